@@ -1,0 +1,1 @@
+"""An edge proxy for platforms of many apps, and a library to embed it."""

@@ -1,0 +1,79 @@
+"""Every extension point, as zope interfaces.
+
+Read this and :mod:`scalingo_proxy.model` first: a program that embeds the
+proxy implements one or more of these and hands the objects in.  Nothing here
+knows an implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from scalingo_proxy.model import App, Record, RouteQuery, TopologyChange
+
+__all__ = ["IBalancer", "IObserver", "IResolver", "IRouteFeed"]
+
+
+class IResolver(Interface):
+    """Answers which :class:`~scalingo_proxy.model.Route` serves a query.
+
+    This is not DNS.  A table in memory answers at once, a remote directory
+    with a Deferred; both are asked once per request.
+    """
+
+    name: str = Attribute("The word by which logs and explanations call this resolver.")
+
+    def resolve(query: RouteQuery) -> Any:
+        """Find who serves *query*.
+
+        :return: a Route, or a Deferred that fires with one.  The Deferred is
+            cancelled when the client leaves or the wait is over.
+        :raises UnknownHost: (or the Deferred fails with it) when nobody
+            claims the host.
+        :raises ResolverUnavailable: (or the Deferred fails with it) when the
+            question cannot be answered now.
+        """
+
+
+class IRouteFeed(Interface):
+    """A source of topology that tells of changes as they happen.
+
+    Separate from :class:`IResolver`, so that a lookup per request need not
+    pretend to push.
+    """
+
+    def apps() -> Mapping[str, App]:
+        """The topology as it stands, by app name."""
+
+    def watch(callback: Callable[[TopologyChange], None]) -> Callable[[], None]:
+        """Call *callback* after each change, until the returned function is called."""
+
+
+class IBalancer(Interface):
+    """Chooses one of a pool's members for the next request.
+
+    One object serves one pool.  A member has ``backend``, ``weight``,
+    ``in_flight`` and ``has_room``.
+    """
+
+    def members_changed(members: Sequence[Any]) -> None:
+        """Take over the members that may be chosen, in the app's order."""
+
+    def choose(avoid: Container[Any]) -> Any:
+        """The next member that has room and is not in *avoid*, or ``None``."""
+
+
+class IObserver(Interface):
+    """Is told what happened.  It must return quickly and never raise."""
+
+    def exchange_finished(record: Record) -> None:
+        """One exchange, refused request or tunnel is over."""
+
+    def connection_opened(listener: str, kind: str) -> None:
+        """A client connection began; *kind* is ``http``, ``websocket``, …"""
+
+    def connection_closed(listener: str, kind: str) -> None:
+        """A client connection of that kind ended."""

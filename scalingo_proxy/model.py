@@ -1,0 +1,308 @@
+"""The shared vocabulary: frozen values that every layer may hold.
+
+Nothing here does I/O, knows a clock or changes after it was made.  Times are
+seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+__all__ = [
+    "App",
+    "AppState",
+    "Backend",
+    "Health",
+    "Limits",
+    "Outcome",
+    "Quarantine",
+    "Record",
+    "Route",
+    "RouteQuery",
+    "Timeouts",
+    "TopologyChange",
+    "join_host_port",
+    "split_host_port",
+]
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+    :raises ValueError: with a sentence that says what is wrong.
+    """
+    host, colon, digits = text.rpartition(":")
+    if not colon or host.endswith(":") or (host.startswith("[") and not host.endswith("]")):
+        raise ValueError(f"{text!r} has no port (expected host:port)")
+    if host.startswith("["):
+        host = host[1:-1]
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise ValueError(f"{text!r} has no valid IPv6 address in its brackets") from None
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:3000")
+    if not host:
+        raise ValueError(f"{text!r} has no host (expected host:port)")
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536):
+        raise ValueError(f"{text!r} has no valid port (1 to 65535)")
+    return host, int(digits)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Write ``host:port``, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@attrs.frozen
+class Backend:
+    """One container of an app: where to connect.
+
+    :ivar host: an IPv4 or IPv6 address, or a host name.
+    :ivar port: the TCP port.
+    :ivar weight: its share among the backends of the app, 1 to 100.
+    """
+
+    host: str
+    port: int
+    weight: int = 1
+    address: str = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "address", join_host_port(self.host, self.port))
+
+    @classmethod
+    def parse(cls, text: str, weight: int = 1) -> Backend:
+        """Make one from ``HOST:PORT`` or ``[IPV6]:PORT``.
+
+        :raises ValueError: with a sentence that says what is wrong.
+        """
+        host, port = split_host_port(text)
+        return cls(host, port, weight)
+
+
+class AppState(enum.Enum):
+    """What an operator wants of an app."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    MAINTENANCE = "maintenance"
+
+
+@attrs.frozen
+class Timeouts:
+    """How long each wait may last, in seconds (``[timeouts]``)."""
+
+    connect: float = 5.0
+    first_byte: float = 30.0
+    idle: float = 60.0
+    request_head: float = 10.0
+    request_body: float = 30.0
+    keep_alive: float = 60.0
+    queue: float = 30.0
+    drain: float = 30.0
+
+
+@attrs.frozen
+class Limits:
+    """How much of each thing is admitted (``[limits]``)."""
+
+    request_line_bytes: int = 8192
+    head_bytes: int = 32768
+    header_bytes: int = 8192
+    body_bytes: int = 75_000_000
+    client_connections: int = 10_000
+    in_flight_per_backend: int = 50
+    queue_per_backend: int = 50
+
+
+@attrs.frozen
+class Health:
+    """How backends are probed (``[health]``)."""
+
+    path: str = ""
+    interval: float = 0.0
+    timeout: float = 2.0
+    rise: int = 1
+    fall: int = 3
+
+
+@attrs.frozen
+class Quarantine:
+    """How long a failing backend is left alone, in seconds (``[quarantine]``)."""
+
+    first: float = 1.0
+    max: float = 30.0
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _frozen_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(value)) if value else _NOTHING
+
+
+def _overrides() -> Any:
+    return attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
+
+
+def _backends(values: Any) -> tuple[Backend, ...]:
+    return tuple(Backend.parse(value) if isinstance(value, str) else value for value in values)
+
+
+@attrs.frozen
+class App:
+    """One app as configuration, admin API, store and feeds describe it.
+
+    ``timeouts``, ``limits``, ``health`` and ``quarantine`` hold only what the
+    app sets for itself; everything else comes from the proxy's defaults.
+
+    :ivar name: unique; letters, digits, ``-``, ``_`` and ``.``.
+    :ivar domains: normalised names; ``*.example.com`` matches one label.
+    :ivar backends: where its containers listen; text is parsed.
+    """
+
+    name: str
+    domains: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    backends: tuple[Backend, ...] = attrs.field(default=(), converter=_backends)
+    tls: str = "terminate"
+    force_https: bool = False
+    canonical: str = ""
+    balancer: str = "round_robin"
+    state: AppState = attrs.field(default=AppState.RUNNING, converter=AppState)
+    certificate: str | Mapping[str, str] = attrs.field(default="", hash=False)
+    send_proxy: str = ""
+    error_pages: Mapping[str, Any] = _overrides()
+    rate_limit: Mapping[str, Any] = _overrides()
+    access: Mapping[str, Any] = _overrides()
+    health: Mapping[str, Any] = _overrides()
+    timeouts: Mapping[str, Any] = _overrides()
+    limits: Mapping[str, Any] = _overrides()
+    quarantine: Mapping[str, Any] = _overrides()
+
+
+@attrs.frozen
+class RouteQuery:
+    """What a resolver is asked.
+
+    :ivar host: the name asked for, lower case, without port and trailing dot.
+    :ivar protocol: ``"http"`` or ``"tls"``.
+    :ivar client: the client's address as text.
+    """
+
+    host: str
+    protocol: str = "http"
+    client: str = ""
+
+
+@attrs.frozen
+class Route:
+    """A resolver's answer: this app serves the query.
+
+    :ivar app: the app as it stood when the route was resolved; an exchange
+        under way keeps it whatever the topology becomes.
+    :ivar domain: the domain of the app that matched.
+    :ivar resolver: the name of the resolver that answered.
+    """
+
+    app: App
+    domain: str
+    resolver: str = ""
+
+
+@attrs.frozen
+class TopologyChange:
+    """The difference between two topologies.
+
+    :ivar updated: apps that are new or differ from before.
+    :ivar removed: names of apps that are no longer there.
+    """
+
+    updated: tuple[App, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.updated or self.removed)
+
+
+class Outcome(enum.Enum):
+    """How a lease ended: what the backend is judged by."""
+
+    COMPLETED = "completed"
+    CONNECT_FAILED = "connect-failed"
+    CLOSED = "closed"
+    BAD_RESPONSE = "bad-response"
+    TIMED_OUT = "timed-out"
+    #: The client's doing, or the proxy's own: the backend is not to blame.
+    ABANDONED = "abandoned"
+
+
+class Record:
+    """What there is to tell of one exchange or tunnel, filled in as it goes.
+
+    A plain slotted object, because one is made for every request.  Moments
+    are on the proxy's monotonic clock; a moment that never came is ``None``.
+
+    :ivar wall_time: when it began, seconds since the epoch.
+    :ivar code: the reason code of an error of ours, or ``"-"``.
+    """
+
+    __slots__ = (
+        "app",
+        "attempts",
+        "backend",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "code",
+        "connect_seconds",
+        "finished_at",
+        "first_byte_at",
+        "host",
+        "leased_at",
+        "listener",
+        "method",
+        "path",
+        "protocol",
+        "queue_seconds",
+        "referer",
+        "request_id",
+        "started_at",
+        "status",
+        "tls",
+        "user_agent",
+        "wall_time",
+    )
+
+    def __init__(self, started_at: float, wall_time: float, client: str, listener: str) -> None:
+        self.started_at = started_at
+        self.wall_time = wall_time
+        self.client = client
+        self.listener = listener
+        self.method = "-"
+        self.host = "-"
+        self.path = "-"
+        self.protocol = "-"
+        self.request_id = "-"
+        self.app = ""
+        self.backend = ""
+        self.status = 0
+        self.code = "-"
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.attempts = 0
+        self.queue_seconds = 0.0
+        self.connect_seconds = 0.0
+        self.leased_at: float | None = None
+        self.first_byte_at: float | None = None
+        self.finished_at: float | None = None
+        self.tls = "-"
+        self.referer = ""
+        self.user_agent = ""

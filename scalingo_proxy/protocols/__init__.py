@@ -1,0 +1,1 @@
+"""Twisted protocols and factories. Everything they need is handed in."""

@@ -1,0 +1,1 @@
+"""Where routes come from: one file per source, one contract for all."""

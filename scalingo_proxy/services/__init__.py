@@ -1,0 +1,1 @@
+"""What starts and stops: children of one MultiService, each stop a drain."""

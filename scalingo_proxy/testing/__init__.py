@@ -1,0 +1,1 @@
+"""Public fakes and contract suites, for the tests of whoever embeds the proxy."""
