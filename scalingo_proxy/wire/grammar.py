@@ -1,0 +1,57 @@
+"""The characters and lines that HTTP/1 allows, as compiled expressions.
+
+Shared by heads, trailers and chunk lines.  Every repetition that could
+overlap its neighbour is possessive, so matching is linear in the input
+whatever a peer sends.
+"""
+
+from __future__ import annotations
+
+import re
+
+from scalingo_proxy.errors import ScalingoProxyError
+
+__all__ = ["Fields", "FramingError", "TOKEN", "parse_fields", "split_list"]
+
+#: Fields in the order and case they came in.
+Fields = list[tuple[bytes, bytes]]
+
+#: ``tchar`` of RFC 9110 §5.6.2, as the inside of a character class.
+TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
+
+#: A field value: no control characters but HTAB (RFC 9110 §5.5; we refuse
+#: where it permits, because NUL, CR and LF split messages elsewhere).
+VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
+
+_SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:" + VALUE + rb"\r\n)*+")
+_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
+
+#: What can never stand in a head, however it goes on: seen before the head
+#: is complete, it is refused at once instead of at a deadline.
+NEVER_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+
+
+class FramingError(ScalingoProxyError):
+    """Bytes that no message of RFC 9112 can hold; the text says which."""
+
+
+def parse_fields(section: bytes) -> Fields:
+    """Split a field section, each line ended by CRLF, into names and values.
+
+    Values lose the blanks around them (RFC 9112 §5); obsolete folding, blanks
+    before the colon, empty names, bare CR or LF and control characters are
+    refused (RFC 9112 §5.1, §5.2).
+
+    :raises FramingError: when any line is not a field line.
+    """
+    if _SECTION.fullmatch(section) is None:
+        raise FramingError("a header line is malformed")
+    fields: Fields = _FIELD.findall(section)
+    if b" \r\n" in section or b"\t\r\n" in section:
+        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+    return fields
+
+
+def split_list(value: bytes) -> list[bytes]:
+    """The members of a comma-separated value, lower case, empty ones left out."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]

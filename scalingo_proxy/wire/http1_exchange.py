@@ -1,0 +1,125 @@
+"""The states of one exchange on an HTTP/1 connection, as a table.
+
+Each connection, towards a client or towards a backend, carries one exchange
+after another; each exchange has a request side and a response side that move
+on their own (RFC 9112 §9).  Everything about those states lives here, and
+this file does not know which end of the connection it is on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+__all__ = ["Cycle", "Event", "IllegalTransition", "Side", "TRANSITIONS"]
+
+
+class Side(enum.Enum):
+    """Where one direction of an exchange stands."""
+
+    IDLE = "idle"
+    BODY = "body"
+    DONE = "done"
+    SWITCHED = "switched"
+    MUST_CLOSE = "must-close"
+    CLOSED = "closed"
+
+
+class Event(enum.Enum):
+    """What can happen to one direction."""
+
+    HEAD = "head with a body to come"
+    WHOLE = "whole message"
+    END = "end of the body"
+    SWITCH = "protocol switched"
+    BREAK = "framing lost"
+    NEXT = "next exchange on the same connection"
+    LAST = "no further exchange on this connection"
+    CLOSE = "connection closed"
+
+
+class IllegalTransition(Exception):
+    """A bug: an event that cannot happen in this state."""
+
+
+#: side -> event -> side.  What is not here cannot happen.
+TRANSITIONS: Mapping[Side, Mapping[Event, Side]] = {
+    Side.IDLE: {
+        Event.HEAD: Side.BODY,
+        Event.WHOLE: Side.DONE,
+        Event.SWITCH: Side.SWITCHED,
+        Event.BREAK: Side.MUST_CLOSE,
+        Event.LAST: Side.MUST_CLOSE,
+        Event.CLOSE: Side.CLOSED,
+    },
+    Side.BODY: {
+        Event.END: Side.DONE,
+        Event.BREAK: Side.MUST_CLOSE,
+        Event.LAST: Side.MUST_CLOSE,
+        Event.CLOSE: Side.CLOSED,
+    },
+    Side.DONE: {
+        Event.NEXT: Side.IDLE,
+        Event.SWITCH: Side.SWITCHED,
+        Event.BREAK: Side.MUST_CLOSE,
+        Event.LAST: Side.MUST_CLOSE,
+        Event.CLOSE: Side.CLOSED,
+    },
+    Side.SWITCHED: {Event.CLOSE: Side.CLOSED},
+    Side.MUST_CLOSE: {
+        Event.BREAK: Side.MUST_CLOSE,
+        Event.LAST: Side.MUST_CLOSE,
+        Event.CLOSE: Side.CLOSED,
+    },
+    Side.CLOSED: {Event.CLOSE: Side.CLOSED},
+}
+
+_REUSABLE = (Side.DONE, Side.DONE)
+
+
+class Cycle:
+    """Both sides of the exchange under way on one connection.
+
+    :ivar request: where the request stands.
+    :ivar response: where the response stands.
+    :ivar keep_alive: the connection may carry another exchange.
+    """
+
+    __slots__ = ("keep_alive", "request", "response")
+
+    def __init__(self) -> None:
+        self.request = Side.IDLE
+        self.response = Side.IDLE
+        self.keep_alive = True
+
+    def on_request(self, event: Event) -> None:
+        """Move the request side.
+
+        :raises IllegalTransition: when it cannot happen now.
+        """
+        try:
+            self.request = TRANSITIONS[self.request][event]
+        except KeyError:
+            raise IllegalTransition(f"request: {event.value} while {self.request.value}") from None
+
+    def on_response(self, event: Event) -> None:
+        """Move the response side.
+
+        :raises IllegalTransition: when it cannot happen now.
+        """
+        try:
+            self.response = TRANSITIONS[self.response][event]
+        except KeyError:
+            raise IllegalTransition(f"response: {event.value} while {self.response.value}") from None
+
+    @property
+    def is_complete(self) -> bool:
+        """Both messages are whole."""
+        return (self.request, self.response) == _REUSABLE
+
+    def next(self) -> bool:
+        """Begin the next exchange; False: this connection carries no other."""
+        event = Event.NEXT if self.keep_alive and self.is_complete else Event.LAST
+        self.on_request(event)
+        self.on_response(event)
+        return event is Event.NEXT

@@ -1,0 +1,202 @@
+"""What travels on, in which words: heads towards backends and clients.
+
+The rules are those of RFC 9110 §7.6 and of Scalingo's documented headers:
+hop-by-hop fields stay behind, the forwarded headers are ours to set, and the
+order and case of everything else is kept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http1_body import FramingKind
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+
+__all__ = [
+    "ClientIdentity",
+    "acceptable_request_id",
+    "informational_head",
+    "relayed_trailers",
+    "request_head_for_backend",
+    "response_head_for_client",
+]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9+=/\-]{20,128}")
+_REQUEST_START = re.compile(rb"t=[0-9]{1,12}(?:\.[0-9]{1,6})?")
+
+#: Names that would frame, route or authenticate if a trailer were merged into
+#: the head (RFC 9110 §6.5.1).
+_FORBIDDEN_TRAILERS = frozenset(
+    b"transfer-encoding content-length host connection keep-alive proxy-connection te trailer upgrade "
+    b"authorization proxy-authorization proxy-authenticate www-authenticate cookie set-cookie "
+    b"cache-control expect max-forwards pragma range age date expires location retry-after vary warning "
+    b"content-encoding content-type content-range forwarded proxy http2-settings "
+    b"x-forwarded-for x-forwarded-proto x-forwarded-port x-forwarded-host x-real-ip x-request-id "
+    b"x-request-start".split()
+)
+
+
+def acceptable_request_id(values: list[bytes]) -> bytes | None:
+    """The first of a client's request ids that is kept: 20–128 of ``A-Za-z0-9+=/-``."""
+    for value in values:
+        if _REQUEST_ID.fullmatch(value):
+            return value
+    return None
+
+
+class ClientIdentity:
+    """Who stands at the other end of a client connection, in forwarded words.
+
+    Made once per connection.  *peer* is the address that connected (or that a
+    PROXY header told); when it is trusted, what it says about the client
+    before it is believed.
+
+    :param peer: an IP address as text, or ``""`` for a unix socket.
+    :param scheme: ``"http"`` or ``"https"``.
+    :param port: what ``X-Forwarded-Port`` says.
+    :param is_trusted: tells whether an address is a trusted proxy.
+    """
+
+    __slots__ = ("_is_trusted", "_lines", "address", "peer", "port", "scheme", "trusted")
+
+    def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
+        self.peer = peer
+        self.scheme = scheme
+        self.port = port
+        self.trusted = is_trusted is not None and is_trusted(peer)
+        self._is_trusted = is_trusted
+        # An untrusted peer's four lines are the same for every request.
+        self._lines = self._write(peer, peer, scheme.encode(), b"%d" % port)
+
+    @staticmethod
+    def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
+        return (
+            b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n"
+            % (chain.encode("ascii"), real.encode("ascii"), scheme, port)
+        )
+
+    def client_address(self, head: RequestHead) -> str:
+        """The client's own address: the right-most one that is not a trusted proxy."""
+        if not self.trusted:
+            return self.peer
+        return self._real_address(self._chain(head))
+
+    def lines(self, head: RequestHead) -> bytes:
+        """The forwarded headers for one request."""
+        if not self.trusted:
+            return self._lines
+        chain = self._chain(head)
+        special = head.special
+        scheme = special.get(b"x-forwarded-proto", [b""])[-1].lower()
+        port = special.get(b"x-forwarded-port", [b""])[-1]
+        lines = self._write(
+            ", ".join(chain),
+            self._real_address(chain),
+            scheme if scheme in (b"http", b"https") else self.scheme.encode(),
+            port if re.fullmatch(rb"[0-9]{1,5}", port) else b"%d" % self.port,
+        )
+        for name, words in ((b"forwarded", b"Forwarded"), (b"x-forwarded-host", b"X-Forwarded-Host")):
+            for value in special.get(name, ()):
+                lines += b"%b: %b\r\n" % (words, value)
+        return lines
+
+    def _chain(self, head: RequestHead) -> list[str]:
+        values = b",".join(head.special.get(b"x-forwarded-for", ()))
+        chain = [part.strip(b" \t").decode("latin-1") for part in values.split(b",") if part.strip(b" \t")]
+        # An entry that is not printable ASCII cannot be an address; drop it.
+        return [entry for entry in chain if entry.isascii() and entry.isprintable()] + [self.peer]
+
+    def _real_address(self, chain: list[str]) -> str:
+        assert self._is_trusted is not None
+        real = chain[-1]
+        for entry in reversed(chain):
+            try:
+                real = str(ipaddress.ip_address(entry))
+            except ValueError:
+                break  # beyond a word that is no address nothing can be believed
+            if not self._is_trusted(real):
+                break
+        return real
+
+
+def request_head_for_backend(
+    head: RequestHead, identity: ClientIdentity, request_id: bytes, wall_time: float
+) -> bytes:
+    """The request head in the words that the backend reads, always HTTP/1.1."""
+    parts = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
+    parts += [b"%b: %b\r\n" % field for field in head.fields]
+    kind = head.framing.kind
+    if kind is FramingKind.LENGTH:
+        parts.append(b"Content-Length: %d\r\n" % head.framing.length)
+    elif kind is FramingKind.CHUNKED:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    special = head.special
+    if head.expect_continue:
+        parts.append(b"Expect: 100-continue\r\n")
+    if head.upgrade:
+        parts.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    elif b"te" in special and _accepts_trailers(special[b"te"]):
+        parts.append(b"Connection: TE\r\nTE: trailers\r\n")
+    parts.append(identity.lines(head))
+    start = b"t=%.3f" % wall_time
+    if identity.trusted and b"x-request-start" in special:
+        told = special[b"x-request-start"][0]
+        start = told if _REQUEST_START.fullmatch(told) else start
+    parts.append(b"X-Request-ID: %b\r\nX-Request-Start: %b\r\n\r\n" % (request_id, start))
+    return b"".join(parts)
+
+
+def _accepts_trailers(values: list[bytes]) -> bool:
+    return any(part.strip(b" \t").lower() == b"trailers" for part in b",".join(values).split(b","))
+
+
+def response_head_for_client(
+    head: ResponseHead, client_version: int, keep_alive: bool, extra: bytes = b""
+) -> bytes:
+    """The response head in the words that the client reads.
+
+    A body without a known length becomes chunked for HTTP/1.1 and ends with
+    the connection for HTTP/1.0.
+
+    :param client_version: the minor version of the request.
+    :param keep_alive: whether this connection carries further requests.
+    :param extra: further header lines of ours, each ended by CRLF.
+    """
+    parts = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    parts += [b"%b: %b\r\n" % field for field in head.fields]
+    if client_version == 1:
+        if head.framing.kind in _CHUNKED_TO_CLIENT:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        if not keep_alive:
+            parts.append(b"Connection: close\r\n")
+    else:
+        parts.append(b"Connection: keep-alive\r\n" if keep_alive else b"Connection: close\r\n")
+    parts.append(extra)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+_CHUNKED_TO_CLIENT = (FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE)
+
+
+def informational_head(head: ResponseHead) -> bytes:
+    """A 1xx response, the switch of protocols included."""
+    parts = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    parts += [b"%b: %b\r\n" % field for field in head.fields]
+    if head.status == 101:
+        parts.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def relayed_trailers(trailers: Fields) -> Fields:
+    """The trailers that may travel on (RFC 9110 §6.5.1)."""
+    return [
+        field
+        for field in trailers
+        if (name := field[0].lower().replace(b"_", b"-")) not in _FORBIDDEN_TRAILERS
+        and not name.startswith((b"x-scalingo-", b"scalingo-"))
+    ]

@@ -1,0 +1,418 @@
+"""Request and response heads: strict bytes to values (RFC 9112 §3–§5).
+
+A head is complete or it is not: :func:`head_end` finds its end in what has
+arrived, :func:`parse_request_head` and :func:`parse_response_head` turn the
+whole into a value or raise.  What is ambiguous is refused; see
+``docs/behaviour.rst`` for the list.
+"""
+
+from __future__ import annotations
+
+import re
+
+from scalingo_proxy.errors import (
+    BadRequest,
+    BadResponse,
+    BadVersion,
+    ExpectationFailed,
+    HeadTooLarge,
+    MethodNotAllowed,
+    NotImplementedByProxy,
+    ProxyError,
+    UriTooLong,
+)
+from scalingo_proxy.model import Limits
+from scalingo_proxy.wire.grammar import (
+    NEVER_IN_A_HEAD,
+    TOKEN,
+    Fields,
+    FramingError,
+    parse_fields,
+    split_list,
+)
+from scalingo_proxy.wire.host import parse_authority
+from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
+
+__all__ = [
+    "RequestHead",
+    "ResponseHead",
+    "head_end",
+    "parse_request_head",
+    "parse_response_head",
+]
+
+MAX_FIELDS = 200
+MAX_RESPONSE_HEAD_BYTES = 65536
+MAX_RESPONSE_FIELDS = 1000
+
+_REQUEST_LINE = re.compile(
+    rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n"
+)
+_OTHER_VERSION = re.compile(rb"[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]++(?:\.[0-9]++)?\r\n")
+_STATUS_LINE = re.compile(
+    rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n"
+)
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE)
+_DIGITS = re.compile(rb"[0-9]++")
+_UPGRADE_TOKEN = re.compile(rb"[" + TOKEN + rb"]++(?:/[" + TOKEN + rb"]++)?")
+
+#: A length of more digits than this is over any limit; it is not converted.
+_MAX_LENGTH_DIGITS = 18
+
+#: Fields that decide something here or never travel on as they are.  One
+#: set look-up per field; whatever is not in it is relayed untouched.
+_SPECIAL_REQUEST_FIELDS = frozenset(
+    b"host content-length transfer-encoding connection expect upgrade keep-alive proxy-connection te "
+    b"trailer http2-settings forwarded x-forwarded-for x-forwarded-proto x-forwarded-port "
+    b"x-forwarded-host x-real-ip x-request-id x-request-start proxy".split()
+)
+_SPECIAL_RESPONSE_FIELDS = frozenset(
+    b"content-length transfer-encoding connection keep-alive upgrade x-scalingo-error".split()
+)
+_RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
+_FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
+
+
+class RequestHead:
+    """A request head that is safe to route.
+
+    :ivar method: as sent; methods are case-sensitive.
+    :ivar target: in origin-form, or ``*``; never decoded.
+    :ivar version: the minor version, 0 or 1.
+    :ivar fields: what travels on as it is, in order and case, ``Host`` included.
+    :ivar special: values of the fields that decide something, by lower-case name.
+    :ivar host: the normalised name, the key for routing.
+    :ivar framing: how the body ends.
+    :ivar keep_alive: the client wants to use the connection again.
+    :ivar expect_continue: the client waits for a 100 before it sends the body.
+    :ivar upgrade: the protocols asked for, or ``b""``.
+    """
+
+    __slots__ = (
+        "expect_continue",
+        "fields",
+        "framing",
+        "host",
+        "keep_alive",
+        "method",
+        "special",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, method: bytes, target: bytes, version: int) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields: Fields = []
+        self.special: dict[bytes, list[bytes]] = {}
+        self.host = ""
+        self.framing = NO_BODY
+        self.keep_alive = False
+        self.expect_continue = False
+        self.upgrade = b""
+
+
+class ResponseHead:
+    """A response head as a backend sent it.
+
+    :ivar status: 100 to 999.
+    :ivar reason: the reason phrase, may be empty.
+    :ivar version: the minor version.
+    :ivar fields: end-to-end fields, in order and case.
+    :ivar framing: how the body ends.
+    :ivar keep_alive: the connection may be used again after it.
+    :ivar upgrade: the protocol switched to, when the status is 101.
+    """
+
+    __slots__ = ("fields", "framing", "keep_alive", "reason", "status", "upgrade", "version")
+
+    def __init__(self, status: int, reason: bytes, version: int) -> None:
+        self.status = status
+        self.reason = reason
+        self.version = version
+        self.fields: Fields = []
+        self.framing = NO_BODY
+        self.keep_alive = False
+        self.upgrade = b""
+
+
+def head_end(received: bytes | bytearray, searched: int) -> int:
+    """The index just behind the head in *received*, or -1: need more.
+
+    :param searched: how many bytes earlier calls have looked at, so that a
+        head that comes in small pieces costs linear time.
+    :raises FramingError: when what has come can never become a head.
+    """
+    end = received.find(b"\r\n\r\n", max(0, searched - 3))
+    if end >= 0:
+        return end + 4
+    if NEVER_IN_A_HEAD.search(received, max(0, searched - 1)):
+        raise FramingError("the head holds bytes that no head can hold")
+    return -1
+
+
+# -- requests ----------------------------------------------------------------
+
+
+def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
+    """The value of a whole request head.
+
+    :param block: everything up to and including the empty line.
+    :raises ProxyError: with the code of what is wrong; the connection must
+        then be closed, since nothing behind *block* can be trusted.
+    """
+    match = _REQUEST_LINE.match(block)
+    if match is None or match.end() - 2 > limits.request_line_bytes:
+        raise _request_line_error(block, limits)
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if method == b"CONNECT" or method == b"TRACE":
+        raise MethodNotAllowed()
+    section = block[match.end() : -2]
+    if len(section) > limits.header_bytes:
+        _check_line_lengths(section, limits.header_bytes)
+    try:
+        fields = parse_fields(section)
+    except FramingError as error:
+        raise BadRequest(str(error)) from None
+    if len(fields) > MAX_FIELDS:
+        raise HeadTooLarge("there are too many header fields")
+    head = RequestHead(method, target, 1 if minor != b"0" else 0)
+    _sort_request_fields(head, fields)
+    _decide_host(head)
+    _decide_request_framing(head)
+    _decide_connection(head)
+    return head
+
+
+def _request_line_error(block: bytes, limits: Limits) -> ProxyError:
+    line = block[: block.find(b"\r\n") + 2]
+    if len(line) - 2 > limits.request_line_bytes:
+        return UriTooLong()
+    if _OTHER_VERSION.fullmatch(line) and not re.search(rb" HTTP/(?:0|1\.)[0-9]*", line):
+        return BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
+    return BadRequest("the request line is malformed")
+
+
+def _check_line_lengths(section: bytes, most: int) -> None:
+    if max(map(len, section.split(b"\r\n"))) > most:
+        raise HeadTooLarge("a header line is too long")
+
+
+def _sort_request_fields(head: RequestHead, fields: Fields) -> None:
+    """Part the fields that decide something from those that just travel on."""
+    special = head.special
+    kept = head.fields
+    for field in fields:
+        name = field[0].lower()
+        if name in _SPECIAL_REQUEST_FIELDS:
+            special.setdefault(name, []).append(field[1])
+            if name == b"host":
+                kept.append(field)
+        elif b"_" in name or b"." in name:
+            # X_Forwarded_For and its like become X-Forwarded-For in CGI-style
+            # backends; an alias of a name we manage never travels.
+            alias = name.replace(b"_", b"-").replace(b".", b"-")
+            if alias not in _SPECIAL_REQUEST_FIELDS and not alias.startswith(_RESERVED_PREFIXES):
+                kept.append(field)
+        elif not name.startswith(_RESERVED_PREFIXES):
+            kept.append(field)
+    connection = special.get(b"connection")
+    if connection:
+        named = {token for value in connection for token in split_list(value)}
+        special[b"connection"] = list(named)
+        # Naming Host or a framing field in Connection must not remove it.
+        named -= _SPECIAL_REQUEST_FIELDS
+        named -= {b"close"}
+        if named:
+            head.fields = [field for field in kept if field[0].lower() not in named]
+
+
+def _decide_host(head: RequestHead) -> None:
+    hosts = head.special.get(b"host", ())
+    if len(hosts) > 1:
+        raise BadRequest("there is more than one Host header")
+    target = head.target
+    if target[0] == 47:  # "/": origin-form
+        pass
+    elif target == b"*" and head.method == b"OPTIONS":
+        pass
+    else:
+        _decide_absolute_target(head, bool(hosts))
+        return
+    if not hosts or not hosts[0]:
+        raise BadRequest("there is no Host header")
+    head.host = parse_authority(hosts[0])
+
+
+def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
+    """Absolute-form: its authority wins and becomes the Host (RFC 9112 §3.2.2)."""
+    match = _ABSOLUTE.fullmatch(head.target)
+    if match is None or not match[1]:
+        raise BadRequest("the request target is neither a path nor an http URL")
+    if not has_host and head.version == 1:
+        raise BadRequest("there is no Host header")
+    authority = match[1]
+    head.host = parse_authority(authority)
+    path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
+    head.target = path if path[0] != 63 else b"/" + path  # "?": an empty path
+    if has_host:
+        head.fields = [
+            (name, authority) if name.lower() == b"host" else (name, value) for name, value in head.fields
+        ]
+    else:
+        head.fields.insert(0, (b"Host", authority))
+
+
+def _decide_request_framing(head: RequestHead) -> None:
+    codings = head.special.get(b"transfer-encoding")
+    lengths = head.special.get(b"content-length")
+    if codings:
+        if lengths:
+            raise BadRequest("Content-Length and Transfer-Encoding stand together")
+        if head.version == 0:
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise _transfer_coding_error(codings)
+        head.framing = Framing(FramingKind.CHUNKED)
+    elif lengths:
+        if len(lengths) > 1:
+            raise BadRequest("there is more than one Content-Length")
+        length = parse_length(lengths[0])
+        if length is None:
+            raise BadRequest("the Content-Length is not a number")
+        head.framing = Framing(FramingKind.LENGTH, length)
+
+
+def _transfer_coding_error(codings: list[bytes]) -> ProxyError:
+    members = b",".join(codings).split(b",")
+    names = [member.strip(b" \t").lower() for member in members]
+    if len(codings) == 1 and names[-1] == b"chunked" and names.count(b"chunked") == 1:
+        if all(re.fullmatch(rb"[" + TOKEN + rb"]++", name) for name in names):
+            return NotImplementedByProxy()
+    return BadRequest("the Transfer-Encoding is not exactly chunked")
+
+
+def parse_length(value: bytes) -> int | None:
+    """A Content-Length, or None when it is no decimal number (RFC 9110 §8.6).
+
+    Never ``int()`` on wire bytes alone: that takes ``+5`` and ``1_0``.
+    """
+    if _DIGITS.fullmatch(value) is None:
+        return None
+    digits = value.lstrip(b"0") or b"0"
+    return int(digits) if len(digits) <= _MAX_LENGTH_DIGITS else 10**_MAX_LENGTH_DIGITS
+
+
+def _decide_connection(head: RequestHead) -> None:
+    special = head.special
+    connection = special.get(b"connection", ())
+    if head.version == 0:
+        head.keep_alive = b"keep-alive" in connection and b"close" not in connection
+        return  # no Expect and no Upgrade in HTTP/1.0 (RFC 9110 §10.1.1, §7.8)
+    head.keep_alive = b"close" not in connection
+    if b"expect" in special:
+        if any(value.lower() != b"100-continue" for value in special[b"expect"]):
+            raise ExpectationFailed()
+        head.expect_continue = head.framing is not NO_BODY
+    if b"upgrade" in special and b"upgrade" in connection and head.framing is NO_BODY:
+        head.upgrade = _relayed_upgrade(head)
+
+
+def _relayed_upgrade(head: RequestHead) -> bytes:
+    """The protocols of an Upgrade that is relayed; the others go on as plain HTTP.
+
+    ``h2c`` and ``TLS`` would open a channel that nobody here checks.  A
+    WebSocket handshake that is none (RFC 6455 §4.1) is left to the app.
+    """
+    members = [member.strip(b" \t") for member in b",".join(head.special[b"upgrade"]).split(b",")]
+    kept = [
+        member
+        for member in members
+        if _UPGRADE_TOKEN.fullmatch(member) and not member.lower().startswith((b"h2", b"tls", b"http"))
+    ]
+    if any(member.lower() == b"websocket" for member in kept):
+        names = {name.lower(): value for name, value in head.fields}
+        if (
+            head.method != b"GET"
+            or not names.get(b"sec-websocket-key")
+            or names.get(b"sec-websocket-version") != b"13"
+        ):
+            return b""
+    return b", ".join(kept)
+
+
+# -- responses ---------------------------------------------------------------
+
+
+def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
+    """The value of a whole response head.
+
+    :param block: everything up to and including the empty line.
+    :param method: of the request it answers, which decides the framing.
+    :raises BadResponse: when it is malformed or ambiguous.
+    """
+    match = _STATUS_LINE.match(block)
+    if match is None:
+        raise BadResponse("the backend sent a malformed status line")
+    try:
+        fields = parse_fields(block[match.end() : -2])
+    except FramingError:
+        raise BadResponse("the backend sent a malformed header") from None
+    if len(fields) > MAX_RESPONSE_FIELDS:
+        raise BadResponse("the backend sent too many header fields")
+    minor, status, reason = match.groups()
+    head = ResponseHead(int(status), reason or b"", 1 if minor != b"0" else 0)
+    special: dict[bytes, list[bytes]] = {}
+    kept = head.fields
+    for field in fields:
+        name = field[0].lower()
+        if name in _SPECIAL_RESPONSE_FIELDS:
+            special.setdefault(name, []).append(field[1])
+            if name == b"content-length" and head.status >= 200 and head.status != 204:
+                kept.append(field)
+        elif not name.startswith(b"proxy-"):
+            kept.append(field)
+    _decide_response(head, special, method)
+    return head
+
+
+def _decide_response(head: ResponseHead, special: dict[bytes, list[bytes]], method: bytes) -> None:
+    connection = {token for value in special.get(b"connection", ()) for token in split_list(value)}
+    if head.version == 1:
+        head.keep_alive = b"close" not in connection
+    else:
+        head.keep_alive = b"keep-alive" in connection and b"close" not in connection
+    named = connection - {b"close", b"keep-alive", b"upgrade", b"content-length"}
+    if named:
+        head.fields = [field for field in head.fields if field[0].lower() not in named]
+    if head.status == 101:
+        head.upgrade = b", ".join(special.get(b"upgrade", ()))
+    length = _response_length(special)
+    codings = special.get(b"transfer-encoding")
+    if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or head.version == 0):
+        raise BadResponse("the backend sent a Transfer-Encoding that is not exactly chunked")
+    if codings and length is not None:
+        raise BadResponse("the backend sent Content-Length and Transfer-Encoding together")
+    if method == b"HEAD" or head.status < 200 or head.status == 204 or head.status == 304:
+        head.framing = NO_BODY
+    elif codings:
+        head.framing = Framing(FramingKind.CHUNKED)
+    elif length is not None:
+        head.framing = Framing(FramingKind.LENGTH, length)
+    else:
+        head.framing = Framing(FramingKind.UNTIL_CLOSE)
+        head.keep_alive = False
+
+
+def _response_length(special: dict[bytes, list[bytes]]) -> int | None:
+    values = special.get(b"content-length")
+    if not values:
+        return None
+    length = parse_length(values[0])
+    if length is None or len(values) > 1:
+        raise BadResponse("the backend sent an ambiguous Content-Length")
+    return length
