@@ -128,12 +128,9 @@ def request_head_for_backend(
     """The request head in the words that the backend reads, always HTTP/1.1."""
     parts = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
     parts += [b"%b: %b\r\n" % field for field in head.fields]
-    kind = head.framing.kind
-    if kind is FramingKind.LENGTH:
-        parts.append(b"Content-Length: %d\r\n" % head.framing.length)
-    elif kind is FramingKind.CHUNKED:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
     special = head.special
+    if head.framing.kind is FramingKind.CHUNKED and b"transfer-encoding" not in special:
+        parts.append(b"Transfer-Encoding: chunked\r\n")  # framed otherwise at the edge, as in HTTP/2
     if head.expect_continue:
         parts.append(b"Expect: 100-continue\r\n")
     if head.upgrade:

@@ -70,7 +70,8 @@ _SPECIAL_RESPONSE_FIELDS = frozenset(
     b"content-length transfer-encoding connection keep-alive upgrade x-scalingo-error".split()
 )
 _RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
-_FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
+#: Special, and yet relayed where they stand; the framing ones are rewritten.
+_KEPT_IN_PLACE = (b"host", b"content-length", b"transfer-encoding")
 
 
 class RequestHead:
@@ -210,7 +211,7 @@ def _sort_request_fields(head: RequestHead, fields: Fields) -> None:
         name = field[0].lower()
         if name in _SPECIAL_REQUEST_FIELDS:
             special.setdefault(name, []).append(field[1])
-            if name == b"host":
+            if name in _KEPT_IN_PLACE:
                 kept.append(field)
         elif b"_" in name or b"." in name:
             # X_Forwarded_For and its like become X-Forwarded-For in CGI-style
@@ -236,11 +237,8 @@ def _decide_host(head: RequestHead) -> None:
     if len(hosts) > 1:
         raise BadRequest("there is more than one Host header")
     target = head.target
-    if target[0] == 47:  # "/": origin-form
-        pass
-    elif target == b"*" and head.method == b"OPTIONS":
-        pass
-    else:
+    is_path = target[0] == 47  # "/"
+    if not is_path and not (target == b"*" and head.method == b"OPTIONS"):
         _decide_absolute_target(head, bool(hosts))
         return
     if not hosts or not hosts[0]:
@@ -260,9 +258,7 @@ def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
     path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
     head.target = path if path[0] != 63 else b"/" + path  # "?": an empty path
     if has_host:
-        head.fields = [
-            (name, authority) if name.lower() == b"host" else (name, value) for name, value in head.fields
-        ]
+        _rewrite_field(head, b"host", authority)
     else:
         head.fields.insert(0, (b"Host", authority))
 
@@ -278,6 +274,8 @@ def _decide_request_framing(head: RequestHead) -> None:
         if len(codings) > 1 or codings[0].lower() != b"chunked":
             raise _transfer_coding_error(codings)
         head.framing = Framing(FramingKind.CHUNKED)
+        if codings[0] != b"chunked":
+            _rewrite_field(head, b"transfer-encoding", b"chunked")
     elif lengths:
         if len(lengths) > 1:
             raise BadRequest("there is more than one Content-Length")
@@ -285,14 +283,21 @@ def _decide_request_framing(head: RequestHead) -> None:
         if length is None:
             raise BadRequest("the Content-Length is not a number")
         head.framing = Framing(FramingKind.LENGTH, length)
+        if lengths[0].startswith(b"0"):
+            _rewrite_field(head, b"content-length", b"%d" % length)
+
+
+def _rewrite_field(head: RequestHead, name: bytes, value: bytes) -> None:
+    """Put the canonical *value* where the client's own words stand."""
+    head.fields = [(field[0], value) if field[0].lower() == name else field for field in head.fields]
 
 
 def _transfer_coding_error(codings: list[bytes]) -> ProxyError:
     members = b",".join(codings).split(b",")
     names = [member.strip(b" \t").lower() for member in members]
-    if len(codings) == 1 and names[-1] == b"chunked" and names.count(b"chunked") == 1:
-        if all(re.fullmatch(rb"[" + TOKEN + rb"]++", name) for name in names):
-            return NotImplementedByProxy()
+    is_chunked_last = len(codings) == 1 and names.count(b"chunked") == 1 and names[-1] == b"chunked"
+    if is_chunked_last and all(re.fullmatch(rb"[" + TOKEN + rb"]++", name) for name in names):
+        return NotImplementedByProxy()
     return BadRequest("the Transfer-Encoding is not exactly chunked")
 
 
