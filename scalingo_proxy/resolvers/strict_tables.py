@@ -1,0 +1,264 @@
+"""Reads TOML- and JSON-shaped tables strictly, and keeps every mistake.
+
+A *reader* is a function from a plain value (text, number, list, table) to
+the value the program works with.  It raises ``ValueError`` with one sentence,
+or :class:`Refused` with several findings and where each of them stands.
+Nothing is converted silently: ``true`` is not 1, ``"5"`` is not 5.
+
+This module knows no key of ours; :mod:`.app_record` and
+:mod:`scalingo_proxy.config` say which keys there are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from scalingo_proxy.errors import ConfigurationError, Mistake
+
+__all__ = [
+    "A_YEAR",
+    "Finding",
+    "Network",
+    "Path",
+    "Reader",
+    "Refused",
+    "TableReader",
+    "did_you_mean",
+    "findings_of",
+    "flag",
+    "list_of",
+    "network",
+    "number",
+    "one_of",
+    "path_text",
+    "shown",
+    "text",
+    "whole_number",
+]
+
+#: Where a value stands: keys of tables and indices of lists, from the root.
+Path = tuple[str | int, ...]
+Reader = Callable[[Any], Any]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The longest time that may be configured, in seconds.
+A_YEAR = 365 * 86400
+
+
+def path_text(path: Path) -> str:
+    """Write a path as people read it, such as ``app[2].backends[0]``."""
+    written = ""
+    for step in path:
+        if isinstance(step, int):
+            written += f"[{step}]"
+        else:
+            written += f".{step}" if written else step
+    return written
+
+
+@attrs.frozen
+class Finding:
+    """One thing wrong, and where.
+
+    :ivar unknown: the last step of the path is a key that nobody knows, and
+        the message names it already.
+    """
+
+    path: Path
+    message: str
+    unknown: bool = False
+
+    def below(self, path: Path) -> Finding:
+        """The same finding, seen from further up."""
+        return attrs.evolve(self, path=path + self.path)
+
+    def as_mistake(self) -> Mistake:
+        """The finding as the rest of the program reports it."""
+        return Mistake(path_text(self.path), self.message)
+
+
+class Refused(ValueError):
+    """A value with mistakes at one or more places inside."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("; ".join(finding.message for finding in self.findings))
+
+    def as_configuration_error(self) -> ConfigurationError:
+        """The same, for those who know nothing of readers."""
+        return ConfigurationError(finding.as_mistake() for finding in self.findings)
+
+
+def findings_of(error: ValueError) -> tuple[Finding, ...]:
+    """What a reader complained about, relative to the value it was given."""
+    return error.findings if isinstance(error, Refused) else (Finding((), str(error)),)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "…"?`` when one of *known* is close, else nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), 1, 0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def shown(value: Any) -> str:
+    """Show a value in a sentence, short."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str | bool | int | float):
+        written = json.dumps(value, ensure_ascii=False)
+        return written if len(written) <= 80 else f"{written[:77]}..."
+    return "nothing" if value is None else str(value)
+
+
+# -- readers of single values ---------------------------------------------------
+
+
+def text(value: Any) -> str:
+    """Any text."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text in quotes, not {shown(value)}")
+    return value
+
+
+def flag(value: Any) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {shown(value)}")
+    return value
+
+
+def whole_number(lowest: int, highest: int) -> Reader:
+    """A reader of whole numbers from *lowest* to *highest*."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise ValueError(f"must be a whole number from {lowest} to {highest}, not {shown(value)}")
+        return value
+
+    return read
+
+
+def number(highest: float, *, or_zero: bool = False) -> Reader:
+    """A reader of numbers above 0, up to *highest*; they come out as floats.
+
+    :param or_zero: 0 is admitted too.
+    """
+    wanted = f"must be a number, {'0 or more' if or_zero else 'greater than 0'} and at most {highest:g}"
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{wanted}, not {shown(value)}")
+        # Not-a-number is in no order with anything, so it fails here too.
+        if not 0 <= value <= highest or (value == 0 and not or_zero):
+            raise ValueError(f"{wanted}, not {shown(value)}")
+        return float(value)
+
+    return read
+
+
+def one_of(words: Sequence[str]) -> Reader:
+    """A reader of one word out of *words*."""
+    choices = ", ".join(f'"{word}"' for word in words[:-1]) + f' or "{words[-1]}"'
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            hint = did_you_mean(value, words) if isinstance(value, str) else ""
+            raise ValueError(f"must be {choices}, not {shown(value)}{hint}")
+        return value
+
+    return read
+
+
+def network(value: Any) -> Network:
+    """An IPv4 or IPv6 network such as ``10.0.0.0/8``; a lone address is a network of one."""
+    written = text(value)
+    try:
+        found = ipaddress.ip_network(written, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{shown(written)} is not a network (expected one such as 10.0.0.0/8 or 2001:db8::/32)"
+        ) from None
+    if "/" in written and ipaddress.ip_interface(written).ip != found.network_address:
+        raise ValueError(f'{shown(written)} has bits set beyond its prefix; did you mean "{found}"?')
+    if isinstance(found, ipaddress.IPv6Network) and found.network_address.ipv4_mapped and found.prefixlen >= 96:
+        # Peers are told by their IPv4 address, so this one would never match.
+        raise ValueError(f"{shown(written)} is an IPv4 network in disguise; write it as IPv4")
+    return found
+
+
+# -- readers of what holds several values ----------------------------------------
+
+
+def list_of(reader: Reader, what: str) -> Reader:
+    """A reader of lists whose items *reader* reads; they come out as a tuple.
+
+    :param what: the plural that a sentence uses, such as ``"domains"``.
+    """
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"must be a list of {what} in brackets, not {shown(value)}")
+        items: list[Any] = []
+        findings: list[Finding] = []
+        for index, item in enumerate(value):
+            try:
+                items.append(reader(item))
+            except ValueError as error:
+                findings += [finding.below((index,)) for finding in findings_of(error)]
+        if findings:
+            raise Refused(findings)
+        return tuple(items)
+
+    return read
+
+
+class TableReader:
+    """Reads a table with known keys, each by a reader of its own.
+
+    :param fields: the reader of each key.
+    :param required: the keys that must be there.
+    """
+
+    def __init__(self, fields: Mapping[str, Reader], required: Sequence[str] = ()) -> None:
+        self.fields = fields
+        self.required = required
+
+    def __call__(self, value: Any) -> dict[str, Any]:
+        """Read all of it; only the keys that are given come out.
+
+        :raises Refused: with every finding.
+        """
+        given, findings = self.read(value)
+        if findings:
+            raise Refused(findings)
+        return given
+
+    def read(self, value: Any) -> tuple[dict[str, Any], list[Finding]]:
+        """What could be read, beside what could not."""
+        given: dict[str, Any] = {}
+        if not isinstance(value, Mapping):
+            return given, [Finding((), f"must be a table, not {shown(value)}")]
+        findings: list[Finding] = []
+        for key, item in value.items():
+            reader = self.fields.get(key)
+            if reader is None:
+                findings.append(self._unknown(key))
+                continue
+            try:
+                given[key] = reader(item)
+            except ValueError as error:
+                findings += [finding.below((key,)) for finding in findings_of(error)]
+        findings += [Finding((key,), "is missing") for key in self.required if key not in value]
+        return given, findings
+
+    def _unknown(self, key: Any) -> Finding:
+        hint = did_you_mean(str(key), self.fields)
+        return Finding((str(key),), f'unknown key "{key}"{hint}', unknown=True)
