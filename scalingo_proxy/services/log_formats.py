@@ -1,0 +1,213 @@
+"""One finished exchange as one line of the request log.
+
+Pure text: a :class:`~scalingo_proxy.model.Record` goes in, a line of printable
+ASCII without its line end comes out.  Where lines go is not known here.
+
+Every text of a record may come from a client.  Whatever is not plain is
+escaped (CR, LF, ESC, NUL, quotes, backslash, DEL and all that is not ASCII),
+so that no request can begin a line, end a field or speak to a terminal.
+
+In logfmt and JSON, times are milliseconds with one decimal: ``queue`` is the
+wait for a backend, ``connect`` the time to connect to it (0 where a kept-alive
+connection was used), ``first_byte`` runs from the lease of the backend to the
+first byte of its response (connecting included), ``duration`` from the first
+byte of the request to the end.  A text that is not known is ``-``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as _quoted
+
+from scalingo_proxy.model import Record
+
+__all__ = ["FORMATS", "CombinedFormat", "format_json", "format_logfmt", "formatter"]
+
+#: What formats one record as one line.
+Formatter = Callable[[Record], str]
+
+
+def _is_plain(text: str) -> bool:
+    """Whether *text* is printable ASCII without what logfmt gives a meaning (faster than an expression)."""
+    return (
+        text.isascii()
+        and text.isprintable()
+        and " " not in text
+        and "=" not in text
+        and '"' not in text
+        and "\\" not in text
+    )
+
+
+def _logfmt_value(text: str) -> str:
+    return text if _is_plain(text) else _quoted(text)
+
+
+def _without_query(target: str) -> str:
+    return target.partition("?")[0]
+
+
+def _milliseconds_between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else (end - start) * 1000
+
+
+def _first_byte_milliseconds(record: Record) -> float | None:
+    started = record.started_at if record.leased_at is None else record.leased_at
+    return _milliseconds_between(started, record.first_byte_at)
+
+
+def format_logfmt(record: Record, query: bool = True) -> str:
+    """Write ``key=value`` pairs; a value that is not plain stands in JSON quotes.
+
+    :param query: whether the query of the path is told.
+    """
+    code = record.code
+    method = record.method or "-"
+    host = record.host or "-"
+    path = (record.path if query else _without_query(record.path)) or "-"
+    request_id = record.request_id or "-"
+    client = record.client or "-"
+    app = record.app or "-"
+    backend = record.backend or "-"
+    protocol = record.protocol or "-"
+    tls = record.tls or "-"
+    # Nearly every record has nothing to quote but a query: ask once for all the texts together.
+    texts = f"{code}{method}{host}{request_id}{client}{app}{backend}{protocol}{tls}"
+    has_query = "=" in path
+    if not _is_plain(texts if has_query else texts + path):
+        code, method, host, request_id, client, app, backend, protocol, tls = map(
+            _logfmt_value, (code, method, host, request_id, client, app, backend, protocol, tls)
+        )
+        path = _logfmt_value(path)
+    elif has_query:
+        path = _quoted(path)
+    queue = record.queue_seconds
+    connect = record.connect_seconds
+    first_byte = _first_byte_milliseconds(record)
+    duration = _milliseconds_between(record.started_at, record.finished_at)
+    return (
+        f"at={'info' if code == '-' else 'error'} method={method} host={host} path={path}"
+        f" request_id={request_id} from={client} app={app} backend={backend}"
+        f" status={record.status} code={code} bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
+        f" queue={f'{queue * 1000:.1f}ms' if queue else '0.0ms'}"
+        f" connect={f'{connect * 1000:.1f}ms' if connect else '0.0ms'}"
+        f" first_byte={'-' if first_byte is None else f'{first_byte:.1f}ms'}"
+        f" duration={'-' if duration is None else f'{duration:.1f}ms'}"
+        f" protocol={protocol} tls={tls}"
+    )
+
+
+def format_json(record: Record, query: bool = True) -> str:
+    """Write one JSON object with the keys of logfmt; times are numbers, ``null`` where there was none."""
+    path = record.path if query else _without_query(record.path)
+    first_byte = _first_byte_milliseconds(record)
+    duration = _milliseconds_between(record.started_at, record.finished_at)
+    return (
+        f'{{"at":"{"info" if record.code == "-" else "error"}"'
+        f',"method":{_quoted(record.method or "-")}'
+        f',"host":{_quoted(record.host or "-")}'
+        f',"path":{_quoted(path or "-")}'
+        f',"request_id":{_quoted(record.request_id or "-")}'
+        f',"from":{_quoted(record.client or "-")}'
+        f',"app":{_quoted(record.app or "-")}'
+        f',"backend":{_quoted(record.backend or "-")}'
+        f',"status":{record.status}'
+        f',"code":{_quoted(record.code)}'
+        f',"bytes_in":{record.bytes_in},"bytes_out":{record.bytes_out}'
+        f',"queue":{record.queue_seconds * 1000:.1f},"connect":{record.connect_seconds * 1000:.1f}'
+        f',"first_byte":{"null" if first_byte is None else f"{first_byte:.1f}"}'
+        f',"duration":{"null" if duration is None else f"{duration:.1f}"}'
+        f',"protocol":{_quoted(record.protocol or "-")}'
+        f',"tls":{_quoted(record.tls or "-")}}}'
+    )
+
+
+# -- combined ----------------------------------------------------------------
+
+# Not strftime's %b: the format wants English whatever the locale.
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+_not_quotable = re.compile(r"[^ !#-\[\]-~]")
+_not_bare = re.compile(r"[^!#-\[\]-~]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    r"""As Apache does: a backslash before quote and backslash, ``\xHH`` for every other byte."""
+    character = match.group()
+    if character in '"\\':
+        return "\\" + character
+    if character < "\u0100":
+        return f"\\x{ord(character):02x}"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _in_quotes(text: str) -> str:
+    return f'"{_not_quotable.sub(_escape, text)}"' if text else '"-"'
+
+
+class CombinedFormat:
+    """The NCSA combined format, as Apache and nginx write it; times are UTC.
+
+    The time is when the request began.  Without *query*, the query of the
+    referer is left out too: it is a path of the same kind.
+    """
+
+    __slots__ = ("_query", "_second", "_stamp")
+
+    def __init__(self, query: bool = True) -> None:
+        self._query = query
+        self._second = -1
+        self._stamp = ""
+
+    def __call__(self, record: Record) -> str:
+        second = int(record.wall_time)
+        if second != self._second:
+            self._stamp = self._format_second(second)
+            self._second = second
+        path, referer = record.path, record.referer
+        if not self._query:
+            path, referer = _without_query(path), _without_query(referer)
+        known = record.method != "-"
+        request = f"{record.method} {path} {record.protocol.upper()}" if known else "-"
+        return (
+            f"{_not_bare.sub(_escape, record.client) or '-'} - - [{self._stamp}] {_in_quotes(request)}"
+            f" {record.status or '-'} {record.bytes_out or '-'}"
+            f" {_in_quotes(referer)} {_in_quotes(record.user_agent)}"
+        )
+
+    @staticmethod
+    def _format_second(second: int) -> str:
+        at = time.gmtime(second)
+        return (
+            f"{at.tm_mday:02d}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year:04d}"
+            f":{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
+        )
+
+
+# -- by name -----------------------------------------------------------------
+
+
+def _logfmt(query: bool) -> Formatter:
+    return format_logfmt if query else lambda record: format_logfmt(record, False)
+
+
+def _json(query: bool) -> Formatter:
+    return format_json if query else lambda record: format_json(record, False)
+
+
+#: What ``log.requests`` may name, besides ``off``.
+FORMATS: dict[str, Callable[[bool], Formatter]] = {
+    "logfmt": _logfmt,
+    "json": _json,
+    "combined": CombinedFormat,
+}
+
+
+def formatter(name: str, query: bool = True) -> Formatter:
+    """The formatter called *name* (one of :data:`FORMATS`).
+
+    :raises KeyError: when there is none of that name.
+    """
+    return FORMATS[name](query)
