@@ -38,8 +38,10 @@ __all__ = [
     "LIMITS",
     "QUARANTINE",
     "TIMEOUTS",
+    "AppRecordReader",
     "app_from_record",
     "merge_patch",
+    "quarantine_findings",
     "read_app_record",
     "record_from_app",
 ]
@@ -96,25 +98,30 @@ def merge_patch(record: Any, patch: Any) -> Any:
     return merged
 
 
-def read_app_record(
-    record: Any, *, name: str | None = None
-) -> tuple[dict[str, Any], list[Finding]]:
+def read_app_record(record: Any, *, name: str | None = None) -> tuple[dict[str, Any], list[Finding]]:
     """Read a record: what of it is usable, beside everything that is not.
 
     :return: arguments for :class:`~scalingo_proxy.model.App`, complete when
         there is no finding.
     """
     given, findings = _APP.read(record)
-    if not isinstance(record, Mapping):
-        return given, findings
-    if name is not None:
+    if isinstance(record, Mapping):
         findings += _name_findings(record, given, name)
-        given["name"] = name
-    elif "name" not in record:
-        findings.append(Finding(("name",), "is missing"))
-    findings += _canonical_findings(record, given)
-    findings += [finding.below(("quarantine",)) for finding in quarantine_findings(given.get("quarantine", {}))]
+        findings += _canonical_findings(record, given)
+        given["name"] = given.get("name", name)
+        overrides = given.get("quarantine", {})
+        findings += [finding.below(("quarantine",)) for finding in quarantine_findings(overrides)]
     return given, findings
+
+
+class AppRecordReader(TableReader):
+    """:func:`read_app_record` for whoever reads records inside a larger document."""
+
+    def __init__(self) -> None:
+        super().__init__(_APP.fields)
+
+    def read(self, value: Any) -> tuple[dict[str, Any], list[Finding]]:
+        return read_app_record(value)
 
 
 def quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
@@ -143,14 +150,17 @@ def _name(value: Any) -> str:
     return written
 
 
-def _name_findings(record: Mapping[str, Any], given: Mapping[str, Any], name: str) -> list[Finding]:
-    if "name" in given and given["name"] != name:
+def _name_findings(record: Mapping[str, Any], given: Mapping[str, Any], name: str | None) -> list[Finding]:
+    if "name" in record:
+        if name is None or "name" not in given or given["name"] == name:
+            return []
         return [Finding(("name",), f"{shown(given['name'])} does not agree with {shown(name)}")]
-    if "name" not in record:
-        try:
-            _name(name)
-        except ValueError as error:
-            return [Finding(("name",), str(error))]
+    if name is None:
+        return [Finding(("name",), "is missing")]
+    try:
+        _name(name)
+    except ValueError as error:
+        return [Finding(("name",), str(error))]
     return []
 
 
@@ -166,7 +176,11 @@ def _canonical_findings(record: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def _domain(value: Any) -> str:
-    return normalise_domain(text(value))
+    written = text(value)
+    try:
+        return normalise_domain(written)
+    except ValueError as error:
+        raise ValueError(_double_quoted(error, written)) from None
 
 
 def _canonical(value: Any) -> str:
@@ -181,7 +195,7 @@ def _address(value: Any) -> tuple[str, int]:
     try:
         host, port = split_host_port(written)
     except ValueError as error:
-        raise ValueError(str(error).replace(repr(written), shown(written))) from None
+        raise ValueError(_double_quoted(error, written)) from None
     if ":" in host:
         return host, port
     host = host.lower()
@@ -191,6 +205,11 @@ def _address(value: Any) -> tuple[str, int]:
         # No top-level domain is a number, so it was meant as an address (WHATWG URL, "ends in a number").
         raise ValueError(f"{shown(written)} has no valid IPv4 address")
     return host, port
+
+
+def _double_quoted(error: ValueError, written: str) -> str:
+    """The sentence with the text quoted as TOML and JSON quote it."""
+    return str(error).replace(repr(written), shown(written))
 
 
 def _is_ipv4(host: str) -> bool:
@@ -212,10 +231,6 @@ def _backend(value: Any) -> Backend:
 def _certificate(value: Any) -> Any:
     """The name of a known certificate, or the files ``{cert, key}``."""
     return _CERTIFICATE(value) if isinstance(value, Mapping) else text(value)
-
-
-def _network_text(value: Any) -> str:
-    return str(network(value))
 
 
 def _probe_path(value: Any) -> str:
@@ -288,7 +303,7 @@ QUARANTINE = TableReader({"first": _seconds, "max": _seconds})
 
 _BACKEND = TableReader({"address": _address, "weight": whole_number(1, 100)}, required=("address",))
 _CERTIFICATE = TableReader({"cert": text, "key": text}, required=("cert", "key"))
-_NETWORKS = list_of(_network_text, "networks")
+_NETWORKS = list_of(network, "networks")
 
 _APP = TableReader(
     {
@@ -302,7 +317,7 @@ _APP = TableReader(
         "state": one_of(tuple(state.value for state in AppState)),
         "certificate": _certificate,
         "send_proxy": one_of(("", "v1", "v2")),
-        "error_pages": TableReader({page: text for page in ("stopped", "no_backend", "error", "timeout")}),
+        "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
         "rate_limit": TableReader(
             {
                 "requests": whole_number(1, 1_000_000_000),

@@ -24,10 +24,10 @@ from scalingo_proxy.errors import ConfigurationError, Mistake
 __all__ = [
     "A_YEAR",
     "Finding",
-    "Network",
     "Path",
     "Reader",
     "Refused",
+    "TableListReader",
     "TableReader",
     "did_you_mean",
     "findings_of",
@@ -45,7 +45,6 @@ __all__ = [
 #: Where a value stands: keys of tables and indices of lists, from the root.
 Path = tuple[str | int, ...]
 Reader = Callable[[Any], Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: The longest time that may be configured, in seconds.
 A_YEAR = 365 * 86400
@@ -177,8 +176,11 @@ def one_of(words: Sequence[str]) -> Reader:
     return read
 
 
-def network(value: Any) -> Network:
-    """An IPv4 or IPv6 network such as ``10.0.0.0/8``; a lone address is a network of one."""
+def network(value: Any) -> str:
+    """An IPv4 or IPv6 network such as ``10.0.0.0/8``, as text in its usual form.
+
+    A lone address is a network of one.
+    """
     written = text(value)
     try:
         found = ipaddress.ip_network(written, strict=False)
@@ -188,10 +190,14 @@ def network(value: Any) -> Network:
         ) from None
     if "/" in written and ipaddress.ip_interface(written).ip != found.network_address:
         raise ValueError(f'{shown(written)} has bits set beyond its prefix; did you mean "{found}"?')
-    if isinstance(found, ipaddress.IPv6Network) and found.network_address.ipv4_mapped and found.prefixlen >= 96:
+    if (
+        isinstance(found, ipaddress.IPv6Network)
+        and found.network_address.ipv4_mapped
+        and found.prefixlen >= 96
+    ):
         # Peers are told by their IPv4 address, so this one would never match.
         raise ValueError(f"{shown(written)} is an IPv4 network in disguise; write it as IPv4")
-    return found
+    return str(found)
 
 
 # -- readers of what holds several values ----------------------------------------
@@ -242,7 +248,11 @@ class TableReader:
         return given
 
     def read(self, value: Any) -> tuple[dict[str, Any], list[Finding]]:
-        """What could be read, beside what could not."""
+        """What could be read, beside what could not.
+
+        Of a nested table, or a list of them, the part that could be read is
+        kept; any other value with a mistake inside is left out.
+        """
         given: dict[str, Any] = {}
         if not isinstance(value, Mapping):
             return given, [Finding((), f"must be a table, not {shown(value)}")]
@@ -251,6 +261,10 @@ class TableReader:
             reader = self.fields.get(key)
             if reader is None:
                 findings.append(self._unknown(key))
+                continue
+            if isinstance(reader, TableReader | TableListReader):
+                given[key], inside = reader.read(item)
+                findings += [finding.below((key,)) for finding in inside]
                 continue
             try:
                 given[key] = reader(item)
@@ -262,3 +276,39 @@ class TableReader:
     def _unknown(self, key: Any) -> Finding:
         hint = did_you_mean(str(key), self.fields)
         return Finding((str(key),), f'unknown key "{key}"{hint}', unknown=True)
+
+
+class TableListReader:
+    """Reads a TOML array of tables, such as all of ``[[listen]]``.
+
+    :param name: what stands in the double brackets.
+    """
+
+    def __init__(self, name: str, table: TableReader) -> None:
+        self.name = name
+        self.table = table
+
+    def __call__(self, value: Any) -> list[dict[str, Any]]:
+        """Read all of it.
+
+        :raises Refused: with every finding.
+        """
+        given, findings = self.read(value)
+        if findings:
+            raise Refused(findings)
+        return given
+
+    def read(self, value: Any) -> tuple[list[dict[str, Any]], list[Finding]]:
+        """What could be read of each table, beside what could not."""
+        if not isinstance(value, list):
+            wanted = (
+                f"must be written [[{self.name}]], in double brackets" if isinstance(value, Mapping) else ""
+            )
+            return [], [Finding((), wanted or f"must be a list of tables, not {shown(value)}")]
+        tables: list[dict[str, Any]] = []
+        findings: list[Finding] = []
+        for index, item in enumerate(value):
+            given, inside = self.table.read(item)
+            tables.append(given)
+            findings += [finding.below((index,)) for finding in inside]
+        return tables, findings

@@ -1,0 +1,127 @@
+"""Settings that are part of the contract, but that nothing puts into effect yet.
+
+A setting that is accepted and then does nothing is worse than one that is
+refused, so each of them stands here with the sentence its user gets.  The
+configuration file and the admin API both ask.  Whoever puts a setting into
+effect deletes its line, and nothing else has to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scalingo_proxy.errors import ConfigurationError
+from scalingo_proxy.model import App
+from scalingo_proxy.resolvers.app_record import record_from_app
+from scalingo_proxy.resolvers.strict_tables import Finding, Path, path_text
+
+__all__ = ["REFUSED", "WARNED", "refuse_reserved", "reserved_settings", "reserved_warnings"]
+
+#: Any value but the one that switches the setting off (false, empty or 0).
+ANY = object()
+
+#: Refused, because to go on without them would be unsafe or plainly wrong.
+REFUSED: Mapping[tuple[str, Any], str] = {
+    ("listen.protocol", "tls"): 'TLS listeners are not served yet; only protocol = "http" is',
+    ("listen.proxy_protocol", ANY): "the PROXY header is not read yet, so clients would have wrong addresses",
+    ("access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
+    ("access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
+    ("access.deny_files", ANY): "address lists are not enforced yet, so nobody would be kept out",
+    ("app.access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
+    ("app.access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
+    ("app.rate_limit", ANY): "rates are not limited yet",
+    ("app.tls", "passthrough"): "TLS is not passed through yet",
+    ("app.certificate", ANY): "TLS is not terminated yet, so the certificate would not be used",
+    ("app.force_https", ANY): "there is no HTTPS yet to send clients to",
+    ("app.canonical", ANY): "clients are not redirected to a canonical domain yet",
+    ("app.send_proxy", ANY): "the PROXY header is not sent to backends yet",
+    ("app.error_pages", ANY): "pages of an app's own are not shown yet",
+}
+
+#: Accepted with a warning: the proxy is safe without them.
+WARNED: Mapping[tuple[str, Any], str] = {
+    ("health", ANY): "backends are not probed yet, so these settings have no effect",
+    ("quarantine", ANY): "failing backends are not put into quarantine yet, so these settings have no effect",
+    ("app.health", ANY): "backends are not probed yet, so these settings have no effect",
+    (
+        "app.quarantine",
+        ANY,
+    ): "failing backends are not put into quarantine yet, so these settings have no effect",
+    # Not a gap: these act on a connection whose app is not known yet, or serves several in turn.
+    ("app.timeouts.request_head", ANY): "acts before the app is known, so only the one in [timeouts] counts",
+    (
+        "app.timeouts.keep_alive",
+        ANY,
+    ): "acts between requests to any app, so only the one in [timeouts] counts",
+    (
+        "app.limits.request_line_bytes",
+        ANY,
+    ): "acts before the app is known, so only the one in [limits] counts",
+    ("app.limits.head_bytes", ANY): "acts before the app is known, so only the one in [limits] counts",
+    ("app.limits.header_bytes", ANY): "acts before the app is known, so only the one in [limits] counts",
+    (
+        "app.limits.client_connections",
+        ANY,
+    ): "connections belong to no app, so only the one in [limits] counts",
+}
+
+
+def reserved_settings(document: Mapping[str, Any]) -> tuple[list[Finding], list[Finding]]:
+    """What a configuration document says that is refused, and what is warned of.
+
+    :param document: tables as TOML gives them; what is of the wrong type is
+        somebody else's finding and passed over.
+    """
+    refused: list[Finding] = []
+    warned: list[Finding] = []
+    for path, value in _values((), document):
+        pattern = ".".join(step for step in path if isinstance(step, str))
+        for table, found in ((REFUSED, refused), (WARNED, warned)):
+            sentence = _sentence(table, pattern, value)
+            if sentence:
+                found.append(Finding(path, sentence))
+    return refused, warned
+
+
+def refuse_reserved(app: App) -> None:
+    """Refuse an app that asks for what would be unsafe to leave out.
+
+    :raises ConfigurationError: with key paths relative to the app's record.
+    """
+    refused, _warned = reserved_settings({"app": record_from_app(app)})
+    if refused:
+        raise ConfigurationError(_within_record(finding).as_mistake() for finding in refused)
+
+
+def reserved_warnings(app: App) -> tuple[str, ...]:
+    """One sentence for each setting of *app* that has no effect."""
+    _refused, warned = reserved_settings({"app": record_from_app(app)})
+    return tuple(
+        f"app {app.name!r}: {path_text(_within_record(finding).path)}: {finding.message}"
+        for finding in warned
+    )
+
+
+def _within_record(finding: Finding) -> Finding:
+    return Finding(finding.path[1:], finding.message)
+
+
+def _values(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Every value in the document, tables and the items of lists included."""
+    if path:
+        yield path, value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _values((*path, key), item)
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        for index, item in enumerate(value):
+            yield from _values((*path, index), item)
+
+
+def _sentence(table: Mapping[tuple[str, Any], str], pattern: str, value: Any) -> str:
+    if (pattern, ANY) in table:
+        return table[pattern, ANY] if value else ""
+    if isinstance(value, str):
+        return table.get((pattern, value), "")
+    return ""
