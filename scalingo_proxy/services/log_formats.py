@@ -23,7 +23,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from scalingo_proxy.model import Record
 
-__all__ = ["FORMATS", "CombinedFormat", "format_json", "format_logfmt", "formatter"]
+__all__ = ["FORMATS", "CombinedFormat", "Formatter", "format_json", "format_logfmt", "formatter"]
 
 #: What formats one record as one line.
 Formatter = Callable[[Record], str]
