@@ -83,18 +83,21 @@ def format_logfmt(record: Record, query: bool = True) -> str:
         path = _logfmt_value(path)
     elif has_query:
         path = _quoted(path)
+    # The times are worked out here and not in functions: this runs for every request.
     queue = record.queue_seconds
     connect = record.connect_seconds
-    first_byte = _first_byte_milliseconds(record)
-    duration = _milliseconds_between(record.started_at, record.finished_at)
+    start = record.started_at
+    end = record.finished_at
+    first = record.first_byte_at
+    leased = start if record.leased_at is None else record.leased_at
     return (
         f"at={'info' if code == '-' else 'error'} method={method} host={host} path={path}"
         f" request_id={request_id} from={client} app={app} backend={backend}"
         f" status={record.status} code={code} bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
-        f" queue={f'{queue * 1000:.1f}ms' if queue else '0.0ms'}"
-        f" connect={f'{connect * 1000:.1f}ms' if connect else '0.0ms'}"
-        f" first_byte={'-' if first_byte is None else f'{first_byte:.1f}ms'}"
-        f" duration={'-' if duration is None else f'{duration:.1f}ms'}"
+        f" queue={'%.1fms' % (queue * 1000) if queue else '0.0ms'}"
+        f" connect={'%.1fms' % (connect * 1000) if connect else '0.0ms'}"
+        f" first_byte={'-' if first is None else '%.1fms' % ((first - leased) * 1000)}"
+        f" duration={'-' if end is None else '%.1fms' % ((end - start) * 1000)}"
         f" protocol={protocol} tls={tls}"
     )
 
