@@ -173,7 +173,7 @@ class MemoryClient(MemoryTransport):
 
     def _set_out(self) -> None:
         """Resolve the name and send the first packet."""
-        host = self.network.resolve_name(self._peer.host)
+        host = self.network.nameResolver.address_of(self._peer.host)
         if host is None:
             self.failIfNotConnected(error.DNSLookupError(f"no address for {self._peer.host!r}"))
             return

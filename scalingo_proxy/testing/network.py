@@ -12,14 +12,20 @@ import errno
 import itertools
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
-from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHostnameResolver,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+)
 from twisted.internet.protocol import ClientFactory, ServerFactory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -28,6 +34,7 @@ from zope.interface import implementer
 from scalingo_proxy.model import split_host_port
 from scalingo_proxy.testing.connecting import MemoryConnector, MemoryPort, Reach
 from scalingo_proxy.testing.kernel import Kernel
+from scalingo_proxy.testing.names import MemoryNameResolver
 from scalingo_proxy.testing.transports import Address, make_address
 
 __all__ = ["MemoryNetwork", "NothingLeftToHappen", "Way"]
@@ -54,18 +61,18 @@ class Way:
 _NORMAL = Way()
 
 
-@implementer(IReactorTCP, IReactorTime)
+@implementer(IReactorTCP, IReactorTime, IReactorPluggableNameResolver)
 class MemoryNetwork:
     """A reactor's TCP and time, in memory and deterministic.
 
     Addresses need not exist: whatever IP address somebody listens on or
-    connects from is there.  ``localhost`` and the entries of :attr:`names`
-    are the only host names.
+    connects from is there.  ``localhost`` and what else
+    ``nameResolver.names`` has are the only host names.
 
     :ivar clock: the clock everything runs on.
     :ivar kernel: buffers and segments; its ``latency``, ``cut`` and
         ``shuffle`` may be changed at any time.
-    :ivar names: host names and the IP address each has.
+    :ivar nameResolver: its ``names`` are the host names and the IP address each has.
     :ivar max_events: how many events one run may take before it is taken
         for a loop.
     """
@@ -85,7 +92,7 @@ class MemoryNetwork:
         self.kernel = Kernel(
             self.clock, self.random, latency=latency, cut=cut, shuffle=shuffle, buffer_bytes=buffer_bytes
         )
-        self.names: dict[str, str] = {"localhost": "127.0.0.1"}
+        self.nameResolver = MemoryNameResolver(self.clock)
         self.max_events = 5_000_000
         self._ports: dict[tuple[str, int], MemoryPort] = {}
         self._ways: dict[tuple[str, int], Way] = {}
@@ -200,9 +207,10 @@ class MemoryNetwork:
             return tuple(make_address(f"::ffff:{a.host}", a.port) for a in (here, there))  # type: ignore[return-value]
         return here, there
 
-    def resolve_name(self, host: str) -> str | None:
-        """The IP address of *host*, or ``None``."""
-        return host if isIPAddress(host) or isIPv6Address(host) else self.names.get(host)
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Resolve names by *resolver* from now on, which must be of the same class; returns the one before."""
+        previous, self.nameResolver = self.nameResolver, cast(MemoryNameResolver, resolver)
+        return previous
 
     def source_address(self, destination: str, bind_address: tuple[str, int] | None) -> Address:
         """Where a connection to *destination* comes from."""
