@@ -11,7 +11,7 @@ import re
 
 from scalingo_proxy.errors import ScalingoProxyError
 
-__all__ = ["Fields", "FramingError", "TOKEN", "parse_fields", "split_list"]
+__all__ = ["AS_BACKENDS_READ", "Fields", "FramingError", "TOKEN", "parse_fields", "split_list"]
 
 #: Fields in the order and case they came in.
 Fields = list[tuple[bytes, bytes]]
@@ -22,6 +22,13 @@ TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 #: A field value: no control characters but HTAB (RFC 9110 §5.5; we refuse
 #: where it permits, because NUL, CR and LF split messages elsewhere).
 VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
+
+#: For ``name.translate``: a field name as CGI-style backends read it, in lower
+#: case and with a dash for every character that no variable can hold.
+#: ``X_Forwarded_For`` is ``X-Forwarded-For`` to them (RFC 3875 §4.1.18).
+AS_BACKENDS_READ = bytes(
+    ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else ord("-") for code in range(256)
+)
 
 _SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:" + VALUE + rb"\r\n)*+")
 _FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")

@@ -15,7 +15,7 @@ from scalingo_proxy.errors import BadRequest
 __all__ = ["parse_authority"]
 
 _LABEL = rb"[A-Za-z0-9_~!$&*+;=%\-]{1,63}+"
-_AUTHORITY = re.compile(rb"((?:" + _LABEL + rb"\.)*+" + _LABEL + rb")\.?(?::([0-9]{0,5}+))?")
+_AUTHORITY = re.compile(rb"(" + _LABEL + rb"(?:\." + _LABEL + rb")*+)\.?(?::([0-9]{0,5}+))?")
 _IPV6_AUTHORITY = re.compile(rb"\[([0-9A-Fa-f:.]{2,45}+)\](?::([0-9]{0,5}+))?")
 _MAX_NAME_BYTES = 253
 

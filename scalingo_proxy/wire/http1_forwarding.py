@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
@@ -73,9 +73,12 @@ class ClientIdentity:
 
     @staticmethod
     def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
+        lines = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n" % (scheme, port)
+        if not chain:
+            return lines  # a unix socket, and nobody told who is behind it
         return (
-            b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n"
-            % (chain.encode("ascii"), real.encode("ascii"), scheme, port)
+            b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (chain.encode("ascii"), real.encode("ascii"))
+            + lines
         )
 
     def client_address(self, head: RequestHead) -> str:
@@ -107,19 +110,33 @@ class ClientIdentity:
         values = b",".join(head.special.get(b"x-forwarded-for", ()))
         chain = [part.strip(b" \t").decode("latin-1") for part in values.split(b",") if part.strip(b" \t")]
         # An entry that is not printable ASCII cannot be an address; drop it.
-        return [entry for entry in chain if entry.isascii() and entry.isprintable()] + [self.peer]
+        chain = [entry for entry in chain if entry.isascii() and entry.isprintable()]
+        return [*chain, self.peer] if self.peer else chain
 
     def _real_address(self, chain: list[str]) -> str:
         assert self._is_trusted is not None
-        real = chain[-1]
+        real = self.peer
         for entry in reversed(chain):
             try:
-                real = str(ipaddress.ip_address(entry))
+                real = _plain_address(entry)
             except ValueError:
                 break  # beyond a word that is no address nothing can be believed
             if not self._is_trusted(real):
                 break
         return real
+
+
+def _plain_address(text: str) -> str:
+    """An IP address in its shortest form; an IPv4 one mapped into IPv6 is IPv4.
+
+    :raises ValueError: when it is none, a zone included: that is one machine's own name for a link.
+    """
+    if ":" not in text:
+        return str(ipaddress.IPv4Address(text))
+    if "%" in text:
+        raise ValueError("an address with a zone")
+    address = ipaddress.IPv6Address(text)
+    return str(address.ipv4_mapped or address)
 
 
 def request_head_for_backend(
@@ -194,6 +211,6 @@ def relayed_trailers(trailers: Fields) -> Fields:
     return [
         field
         for field in trailers
-        if (name := field[0].lower().replace(b"_", b"-")) not in _FORBIDDEN_TRAILERS
+        if (name := field[0].translate(AS_BACKENDS_READ)) not in _FORBIDDEN_TRAILERS
         and not name.startswith((b"x-scalingo-", b"scalingo-"))
     ]

@@ -14,6 +14,7 @@ from scalingo_proxy.errors import (
     BadRequest,
     BadResponse,
     BadVersion,
+    BodyTooLarge,
     ExpectationFailed,
     HeadTooLarge,
     MethodNotAllowed,
@@ -23,6 +24,7 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import (
+    AS_BACKENDS_READ,
     NEVER_IN_A_HEAD,
     TOKEN,
     Fields,
@@ -36,6 +38,7 @@ from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
 __all__ = [
     "RequestHead",
     "ResponseHead",
+    "check_unfinished_request_head",
     "head_end",
     "parse_request_head",
     "parse_response_head",
@@ -45,19 +48,16 @@ MAX_FIELDS = 200
 MAX_RESPONSE_HEAD_BYTES = 65536
 MAX_RESPONSE_FIELDS = 1000
 
-_REQUEST_LINE = re.compile(
-    rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n"
-)
+_REQUEST_LINE = re.compile(rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 _OTHER_VERSION = re.compile(rb"[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]++(?:\.[0-9]++)?\r\n")
-_STATUS_LINE = re.compile(
-    rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n"
-)
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]++")
 _UPGRADE_TOKEN = re.compile(rb"[" + TOKEN + rb"]++(?:/[" + TOKEN + rb"]++)?")
 
 #: A length of more digits than this is over any limit; it is not converted.
 _MAX_LENGTH_DIGITS = 18
+_ENDLESS = 10**_MAX_LENGTH_DIGITS
 
 #: Fields that decide something here or never travel on as they are.  One
 #: set look-up per field; whatever is not in it is relayed untouched.
@@ -167,6 +167,8 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     match = _REQUEST_LINE.match(block)
     if match is None or match.end() - 2 > limits.request_line_bytes:
         raise _request_line_error(block, limits)
+    if len(block) > limits.head_bytes:
+        raise HeadTooLarge()
     method, target, major, minor = match.groups()
     if major != b"1":
         raise BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
@@ -189,6 +191,25 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     return head
 
 
+def check_unfinished_request_head(received: bytes | bytearray, searched: int, limits: Limits) -> None:
+    """Refuse a request head that is wrong already, although its end has not come.
+
+    So that memory stays bounded, and a peer that speaks something else hears
+    of it at once instead of at a deadline.
+
+    :param searched: as for :func:`head_end`.
+    :raises ProxyError: with the code that the whole head would meet, too.
+    """
+    most = limits.request_line_bytes + 2
+    if len(received) >= most and received.find(b"\r\n", 0, most) < 0:
+        raise UriTooLong()
+    if len(received) > limits.head_bytes:
+        raise HeadTooLarge()
+    line_end = received.find(b"\r\n", max(0, searched - 1))
+    if line_end >= 0 and received.find(b"\r\n") == line_end and _REQUEST_LINE.match(received) is None:
+        raise _request_line_error(bytes(received), limits)
+
+
 def _request_line_error(block: bytes, limits: Limits) -> ProxyError:
     line = block[: block.find(b"\r\n") + 2]
     if len(line) - 2 > limits.request_line_bytes:
@@ -208,17 +229,13 @@ def _sort_request_fields(head: RequestHead, fields: Fields) -> None:
     special = head.special
     kept = head.fields
     for field in fields:
-        name = field[0].lower()
+        name = field[0].translate(AS_BACKENDS_READ)
         if name in _SPECIAL_REQUEST_FIELDS:
-            special.setdefault(name, []).append(field[1])
-            if name in _KEPT_IN_PLACE:
-                kept.append(field)
-        elif b"_" in name or b"." in name:
-            # X_Forwarded_For and its like become X-Forwarded-For in CGI-style
-            # backends; an alias of a name we manage never travels.
-            alias = name.replace(b"_", b"-").replace(b".", b"-")
-            if alias not in _SPECIAL_REQUEST_FIELDS and not alias.startswith(_RESERVED_PREFIXES):
-                kept.append(field)
+            # An alias, such as X_Forwarded_For, of a name we manage never travels.
+            if name == field[0].lower():
+                special.setdefault(name, []).append(field[1])
+                if name in _KEPT_IN_PLACE:
+                    kept.append(field)
         elif not name.startswith(_RESERVED_PREFIXES):
             kept.append(field)
     connection = special.get(b"connection")
@@ -237,13 +254,15 @@ def _decide_host(head: RequestHead) -> None:
     if len(hosts) > 1:
         raise BadRequest("there is more than one Host header")
     target = head.target
-    is_path = target[0] == 47  # "/"
-    if not is_path and not (target == b"*" and head.method == b"OPTIONS"):
-        _decide_absolute_target(head, bool(hosts))
-        return
-    if not hosts or not hosts[0]:
+    is_absolute = target[0] != 47 and not (target == b"*" and head.method == b"OPTIONS")  # 47: "/"
+    if hosts:
+        if not hosts[0]:
+            raise BadRequest("the Host header is empty")
+        head.host = parse_authority(hosts[0])
+    elif not is_absolute or head.version == 1:
         raise BadRequest("there is no Host header")
-    head.host = parse_authority(hosts[0])
+    if is_absolute:
+        _decide_absolute_target(head, bool(hosts))
 
 
 def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
@@ -251,8 +270,6 @@ def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
     match = _ABSOLUTE.fullmatch(head.target)
     if match is None or not match[1]:
         raise BadRequest("the request target is neither a path nor an http URL")
-    if not has_host and head.version == 1:
-        raise BadRequest("there is no Host header")
     authority = match[1]
     head.host = parse_authority(authority)
     path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
@@ -282,12 +299,14 @@ def _decide_request_framing(head: RequestHead) -> None:
         length = parse_length(lengths[0])
         if length is None:
             raise BadRequest("the Content-Length is not a number")
+        if length == _ENDLESS:
+            raise BodyTooLarge()
         head.framing = Framing(FramingKind.LENGTH, length)
         if lengths[0].startswith(b"0"):
             _rewrite_field(head, b"content-length", b"%d" % length)
 
 
-def _rewrite_field(head: RequestHead, name: bytes, value: bytes) -> None:
+def _rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -> None:
     """Put the canonical *value* where the client's own words stand."""
     head.fields = [(field[0], value) if field[0].lower() == name else field for field in head.fields]
 
@@ -304,12 +323,13 @@ def _transfer_coding_error(codings: list[bytes]) -> ProxyError:
 def parse_length(value: bytes) -> int | None:
     """A Content-Length, or None when it is no decimal number (RFC 9110 §8.6).
 
-    Never ``int()`` on wire bytes alone: that takes ``+5`` and ``1_0``.
+    Never ``int()`` on wire bytes alone: that takes ``+5`` and ``1_0``.  What
+    is beyond any limit comes back as ``10**18``, which no peer can mean.
     """
     if _DIGITS.fullmatch(value) is None:
         return None
     digits = value.lstrip(b"0") or b"0"
-    return int(digits) if len(digits) <= _MAX_LENGTH_DIGITS else 10**_MAX_LENGTH_DIGITS
+    return int(digits) if len(digits) <= _MAX_LENGTH_DIGITS else _ENDLESS
 
 
 def _decide_connection(head: RequestHead) -> None:
@@ -322,8 +342,8 @@ def _decide_connection(head: RequestHead) -> None:
     if b"expect" in special:
         if any(value.lower() != b"100-continue" for value in special[b"expect"]):
             raise ExpectationFailed()
-        head.expect_continue = head.framing is not NO_BODY
-    if b"upgrade" in special and b"upgrade" in connection and head.framing is NO_BODY:
+        head.expect_continue = head.framing.has_body
+    if b"upgrade" in special and b"upgrade" in connection and not head.framing.has_body:
         head.upgrade = _relayed_upgrade(head)
 
 
@@ -360,6 +380,8 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
     :param method: of the request it answers, which decides the framing.
     :raises BadResponse: when it is malformed or ambiguous.
     """
+    if len(block) > MAX_RESPONSE_HEAD_BYTES:
+        raise BadResponse("the backend sent a response head that is too large")
     match = _STATUS_LINE.match(block)
     if match is None:
         raise BadResponse("the backend sent a malformed status line")
@@ -396,14 +418,16 @@ def _decide_response(head: ResponseHead, special: dict[bytes, list[bytes]], meth
         head.fields = [field for field in head.fields if field[0].lower() not in named]
     if head.status == 101:
         head.upgrade = b", ".join(special.get(b"upgrade", ()))
-    length = _response_length(special)
+    length = _response_length(head, special)
     codings = special.get(b"transfer-encoding")
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or head.version == 0):
         raise BadResponse("the backend sent a Transfer-Encoding that is not exactly chunked")
     if codings and length is not None:
         raise BadResponse("the backend sent Content-Length and Transfer-Encoding together")
-    if method == b"HEAD" or head.status < 200 or head.status == 204 or head.status == 304:
-        head.framing = NO_BODY
+    status = head.status
+    if method == b"HEAD" or status < 200 or status == 204 or status == 304:
+        if (codings or length) and (status < 200 or status == 204):
+            _refuse_body_that_cannot_be(head)
     elif codings:
         head.framing = Framing(FramingKind.CHUNKED)
     elif length is not None:
@@ -413,11 +437,24 @@ def _decide_response(head: ResponseHead, special: dict[bytes, list[bytes]], meth
         head.keep_alive = False
 
 
-def _response_length(special: dict[bytes, list[bytes]]) -> int | None:
+def _refuse_body_that_cannot_be(head: ResponseHead) -> None:
+    """A 1xx or 204 that announces a body (RFC 9112 §6.1, §6.3 rule 1).
+
+    Whether it follows, nobody can tell: what comes next on this connection is
+    never taken for another answer.
+    """
+    head.keep_alive = False
+    if head.status < 200 and head.status != 101:
+        raise BadResponse("the backend sent an interim response with a body")
+
+
+def _response_length(head: ResponseHead, special: dict[bytes, list[bytes]]) -> int | None:
     values = special.get(b"content-length")
     if not values:
         return None
     length = parse_length(values[0])
-    if length is None or len(values) > 1:
+    if length is None or length == _ENDLESS or len(values) > 1:
         raise BadResponse("the backend sent an ambiguous Content-Length")
+    if values[0].startswith(b"0"):
+        _rewrite_field(head, b"content-length", b"%d" % length)
     return length
