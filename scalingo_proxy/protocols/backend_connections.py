@@ -1,0 +1,126 @@
+"""Connections to backends: made when needed, kept while they are of use.
+
+Idle ones are kept per pool member and used again last-in first-out, so that
+the rest can grow old and be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.python.failure import Failure
+
+from scalingo_proxy.protocols.backend_connector import Connect
+from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.routing.members import Membership
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.exchange import Exchange
+
+__all__ = ["BackendConnections"]
+
+#: Seconds an unused connection is kept.  Below the 60 s and 75 s after which
+#: most application servers close theirs: who closes first avoids the race.
+IDLE_SECONDS = 50.0
+
+#: Unused connections kept to one backend.
+MAX_IDLE_PER_BACKEND = 50
+
+
+class BackendConnections:
+    """All connections of one proxy to its backends.
+
+    :param connect: makes one; see :data:`~scalingo_proxy.protocols.backend_connector.Connect`.
+    :param deadlines: where idle connections wait for their end.
+    :param seconds: the monotonic clock.
+    """
+
+    def __init__(self, connect: Connect, deadlines: Deadlines, seconds: Callable[[], float]) -> None:
+        self._connect = connect
+        self._deadlines = deadlines
+        self._seconds = seconds
+        self._idle: dict[Any, list[HTTPBackend]] = {}
+        self._open: set[HTTPBackend] = set()
+        self._closing = False
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are established."""
+        return len(self._open)
+
+    @property
+    def idle_count(self) -> int:
+        """How many of them wait for an exchange."""
+        return sum(map(len, self._idle.values()))
+
+    def take_idle(self, member: Any, exchange: Exchange, must_be_alive: bool) -> HTTPBackend | None:
+        """The idle connection to *member* that was used last, now the exchange's; None if there is none.
+
+        :param must_be_alive: make sure that the backend has not closed it.
+        """
+        idle = self._idle.get(member)
+        while idle:
+            backend = idle.pop()
+            self._deadlines.clear(backend)
+            if must_be_alive and not backend.is_alive():
+                backend.abandon()
+                continue
+            backend.exchange = exchange
+            return backend
+        return None
+
+    def connect(
+        self, member: Any, exchange: Exchange, timeout: float, failed: Callable[[Failure], None]
+    ) -> Callable[[], None]:
+        """Begin a new connection; the exchange's ``backend_connected`` or *failed* tells how it went.
+
+        :return: a function that abandons the attempt.
+        """
+        protocol = HTTPBackend(self, member, exchange)
+        return self._connect(member.backend, protocol, timeout, failed)
+
+    def connected(self, backend: HTTPBackend) -> None:
+        """A connection was established."""
+        self._open.add(backend)
+
+    def give_back(self, backend: HTTPBackend) -> None:
+        """An exchange is over and its connection can carry another."""
+        idle = self._idle.setdefault(backend.member, [])
+        is_wanted = backend.member.membership is Membership.SERVING and not self._closing
+        if not is_wanted or len(idle) >= MAX_IDLE_PER_BACKEND:
+            self.discard(backend)
+            return
+        idle.append(backend)
+        self._deadlines.set(backend, self._seconds() + IDLE_SECONDS)
+
+    def discard(self, backend: HTTPBackend) -> None:
+        """Use it no more: let what is written go out, then close it."""
+        self._forget_idle(backend)
+        backend.close()
+
+    def connection_lost(self, backend: HTTPBackend) -> None:
+        """The connection is gone."""
+        self._open.discard(backend)
+        self._deadlines.forget(backend)
+        self._forget_idle(backend)
+
+    def close_idle(self, member: Any) -> None:
+        """Close what waits for *member*: it gets no further request."""
+        for backend in self._idle.pop(member, ()):
+            backend.close()
+
+    def close_all_idle(self) -> None:
+        """Close every idle connection, and each other one when its exchange is over."""
+        self._closing = True
+        for member in list(self._idle):
+            self.close_idle(member)
+
+    def _forget_idle(self, backend: HTTPBackend) -> None:
+        idle = self._idle.get(backend.member)
+        if idle is not None:
+            if backend in idle:
+                idle.remove(backend)
+            if not idle:
+                del self._idle[backend.member]

@@ -1,0 +1,100 @@
+"""One attempt to connect to one backend, on the reactor that was handed in."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.python.failure import Failure
+
+from scalingo_proxy.model import Backend
+
+__all__ = ["BackendConnector", "Connect"]
+
+#: ``connect(backend, protocol, timeout, failed)`` starts an attempt and gives
+#: a function that abandons it.  The protocol's ``connectionMade`` tells of
+#: success, *failed* of everything else, and neither after abandoning.
+Connect = Callable[[Backend, Protocol, float, Callable[[Failure], None]], Callable[[], None]]
+
+
+class BackendConnector:
+    """Connects over TCP: addresses directly, host names through the reactor's resolver.
+
+    :param reactor: an IReactorTCP, and IReactorPluggableNameResolver for names.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __call__(
+        self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
+    ) -> Callable[[], None]:
+        if _is_address(backend.host):
+            # Not through an endpoint: its wrapper would stand in the way of
+            # every byte that the backend sends.
+            factory = _OneConnection(protocol, failed)
+            connector = self._reactor.connectTCP(backend.host, backend.port, factory, timeout=timeout)
+            return factory.abandoner(connector)
+        endpoint = HostnameEndpoint(self._reactor, backend.host, backend.port, timeout=timeout)
+        attempt: Deferred[Any] = endpoint.connect(_Given(protocol))
+        attempt.addErrback(_unless_cancelled, failed)
+        return attempt.cancel
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _unless_cancelled(failure: Failure, failed: Callable[[Failure], None]) -> None:
+    if not isinstance(failure.value, CancelledError):
+        failed(failure)
+
+
+class _Given(Factory):
+    """Hands out the one protocol it was given."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
+
+
+class _OneConnection(ClientFactory):
+    """The factory behind one attempt."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol, failed: Callable[[Failure], None]) -> None:
+        self._protocol = protocol
+        self._failed: Callable[[Failure], None] | None = failed
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        self._failed = None
+        return self._protocol
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(reason)
+
+    def abandoner(self, connector: Any) -> Callable[[], None]:
+        """What to call when nobody wants the connection any more."""
+
+        def abandon() -> None:
+            if self._failed is not None:
+                self._failed = None
+                connector.stopConnecting()
+
+        return abandon

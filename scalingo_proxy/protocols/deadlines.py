@@ -1,0 +1,130 @@
+"""Deadlines for many connections on one timer.
+
+A ``callLater`` for each request costs as much as parsing it.  So each
+connection holds one moment, setting it is an assignment, and one timer sweeps
+coarse slots: a connection is looked at when its slot is due, and put into a
+later one when its moment has moved meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from twisted.logger import Logger
+
+__all__ = ["GRANULARITY", "Deadlines", "Timed"]
+
+#: How late a deadline may be noticed at most, seconds; it is never early.
+GRANULARITY = 0.1
+
+_NEVER = math.inf
+
+_log = Logger()
+
+
+class Timed:
+    """Something that has at most one deadline.
+
+    :ivar deadline: the moment on the monotonic clock, or infinity.
+    """
+
+    deadline: float = _NEVER
+    #: The slot this object waits in; infinity when in none.
+    deadline_slot: float = _NEVER
+
+    def deadline_reached(self) -> None:
+        """The moment has passed; ``deadline`` is infinity again."""
+        raise NotImplementedError
+
+
+class Deadlines:
+    """The slots and the one timer that sweeps them.
+
+    :param clock: gives ``seconds()`` and ``callLater()``; an IReactorTime.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._slots: dict[int, set[Timed]] = {}
+        self._timer: Any = None
+        self._timer_slot: float = _NEVER
+
+    def set(self, timed: Timed, at: float) -> None:
+        """Let *timed* be told soon after the moment *at*, instead of any moment before."""
+        timed.deadline = at
+        # Most moments move later; the object then stays where it is.
+        if at < timed.deadline_slot * GRANULARITY:
+            self._insert(timed, at)
+
+    @staticmethod
+    def clear(timed: Timed) -> None:
+        """*timed* waits for nothing now; it stays in its slot until that is due."""
+        timed.deadline = _NEVER
+
+    def forget(self, timed: Timed) -> None:
+        """*timed* is gone for good."""
+        timed.deadline = _NEVER
+        if timed.deadline_slot is not _NEVER:
+            self._remove(timed)
+
+    def stop(self) -> None:
+        """Cancel the timer when nothing waits; a later :meth:`set` starts it again."""
+        if not self._slots and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._timer_slot = _NEVER
+
+    def _remove(self, timed: Timed) -> None:
+        slot = int(timed.deadline_slot)
+        timed.deadline_slot = _NEVER
+        members = self._slots.get(slot)
+        if members is not None:
+            members.discard(timed)
+            if not members:
+                del self._slots[slot]
+
+    def _insert(self, timed: Timed, at: float) -> None:
+        if timed.deadline_slot is not _NEVER:
+            self._remove(timed)
+        # One further slot: the division may round down by a hair.
+        slot = int(at / GRANULARITY) + 1
+        timed.deadline_slot = slot
+        members = self._slots.get(slot)
+        if members is None:
+            self._slots[slot] = {timed}
+            if slot < self._timer_slot:
+                self._schedule(slot)
+        else:
+            members.add(timed)
+
+    def _schedule(self, slot: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_slot = slot
+        delay = max(0.0, slot * GRANULARITY - self._clock.seconds())
+        self._timer = self._clock.callLater(delay, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        self._timer_slot = _NEVER
+        now = self._clock.seconds()
+        due = sorted(slot for slot in self._slots if slot * GRANULARITY <= now)
+        for slot in due:
+            for timed in self._slots.pop(slot, ()):
+                timed.deadline_slot = _NEVER
+                self._look_at(timed, now)
+        if self._slots and self._timer is None:
+            self._schedule(min(self._slots))
+
+    def _look_at(self, timed: Timed, now: float) -> None:
+        if timed.deadline > now:
+            if timed.deadline is not _NEVER:
+                self._insert(timed, timed.deadline)
+            return
+        timed.deadline = _NEVER
+        try:
+            timed.deadline_reached()
+        except Exception:
+            # One connection's bug must not stop the clock of all others.
+            _log.failure("a deadline was mishandled by {timed!r}", timed=timed)

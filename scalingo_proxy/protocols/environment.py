@@ -1,0 +1,71 @@
+"""What all exchanges of one door share, in one object handed to each.
+
+It is only a place: no behaviour, nothing looked up elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scalingo_proxy.model import Limits, Record, Timeouts
+from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.wire.request_id import RequestIds
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.backend_connections import BackendConnections
+
+__all__ = ["Environment", "SilentObserver"]
+
+
+class SilentObserver:
+    """An observer for whoever needs none."""
+
+    def exchange_finished(self, record: Record) -> None:
+        pass
+
+    def connection_opened(self, listener: str, kind: str) -> None:
+        pass
+
+    def connection_closed(self, listener: str, kind: str) -> None:
+        pass
+
+
+class Environment:
+    """Resolver, pools, connections, clock, observer and defaults of one proxy.
+
+    :ivar resolver: an IResolver.
+    :ivar observer: an IObserver.
+    :ivar timeouts: for what happens before an app is known.
+    :ivar limits: for what happens before an app is known.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        resolver: Any,
+        pools: Pools,
+        connections: BackendConnections,
+        deadlines: Deadlines,
+        observer: Any,
+        timeouts: Timeouts,
+        limits: Limits,
+        request_ids: Callable[[], str] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        self.resolver = resolver
+        self.pools = pools
+        self.connections = connections
+        self.deadlines = deadlines
+        self.observer = observer
+        self.timeouts = timeouts
+        self.limits = limits
+        self.request_ids = request_ids or RequestIds()
+        self.wall_clock = wall_clock
+        #: Clients connected through all factories that share this.
+        self.client_connections = 0

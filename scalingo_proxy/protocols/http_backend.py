@@ -1,0 +1,328 @@
+"""One HTTP/1.1 connection to a backend: a request out, its response back.
+
+Knows framing and back-pressure.  Which backend, why, and what happens when it
+fails is the business of :mod:`scalingo_proxy.protocols.exchange`.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scalingo_proxy.errors import BadResponse, ProxyError
+from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.wire.grammar import Fields, FramingError
+from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
+from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
+from scalingo_proxy.wire.http1_head import (
+    MAX_RESPONSE_HEAD_BYTES,
+    RequestHead,
+    ResponseHead,
+    head_end,
+    parse_response_head,
+)
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.backend_connections import BackendConnections
+    from scalingo_proxy.protocols.exchange import Exchange
+    from scalingo_proxy.protocols.relay import RelayEnd
+
+__all__ = ["HTTPBackend"]
+
+#: More interim responses than this to one request is an attack, not progress.
+_MAX_INFORMATIONAL = 10
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class HTTPBackend(Protocol, Timed):
+    """The proxy's end of a connection to one backend.
+
+    :ivar exchange: the exchange under way, or None while the connection is
+        idle or still being made.
+    :ivar member: the pool member at the other end.
+    :ivar served: how many exchanges it has carried to their end.
+    """
+
+    transport: Any
+
+    def __init__(self, connections: BackendConnections, member: Any, exchange: Exchange) -> None:
+        self.member = member
+        self.exchange: Exchange | None = exchange
+        self.served = 0
+        self.relay_end: RelayEnd | None = None
+        self._connections = connections
+        self._cycle = Cycle()
+        self._method = b""
+        self._chunked_request = False
+        self._head = bytearray()
+        self._searched = 0
+        self._informational = 0
+        self._response: ResponseHead | None = None
+        self._reader: BodyReader | None = None
+        self._reading_paused = False
+        self._lost = False
+
+    # -- called by the exchange ----------------------------------------------
+
+    def send_request(self, head: RequestHead, words: bytes) -> None:
+        """Send a request head; the body, if there is one, follows by :meth:`send_payload`.
+
+        :param words: the head as the backend reads it.
+        """
+        self._method = head.method
+        self._chunked_request = head.framing.kind is FramingKind.CHUNKED
+        self._informational = 0
+        self._cycle.on_request(Event.HEAD if head.framing.has_body else Event.WHOLE)
+        self.transport.write(words)
+
+    def send_payload(self, payload: bytes) -> None:
+        """Send the next piece of the request body."""
+        if payload and not self._lost:
+            self.transport.write(encode_chunk(payload) if self._chunked_request else payload)
+
+    def end_request(self, trailers: Fields) -> None:
+        """The request body is complete."""
+        self._cycle.on_request(Event.END)
+        if self._chunked_request and not self._lost:
+            self.transport.write(encode_last_chunk(trailers))
+
+    def pause_response(self) -> None:
+        """The client does not keep up: read no more for now."""
+        if not self._reading_paused and not self._lost:
+            self._reading_paused = True
+            self.transport.pauseProducing()
+
+    def resume_response(self) -> None:
+        """The client has caught up."""
+        if self._reading_paused and not self._lost:
+            self._reading_paused = False
+            self.transport.resumeProducing()
+
+    def close(self) -> None:
+        """No further exchange: close once what is written has gone out."""
+        if not self._lost:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abandon(self) -> None:
+        """Nobody waits for the rest: cut the connection at once."""
+        self.exchange = None
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def is_alive(self) -> bool:
+        """Whether the peer has neither closed nor said anything while we were idle.
+
+        Asked where a dead connection could not be papered over by sending the
+        request again; costs one system call.
+        """
+        get_handle = getattr(self.transport, "getHandle", None)
+        handle = get_handle() if get_handle is not None else None
+        if not isinstance(handle, socket.socket):
+            return not self._lost
+        try:
+            handle.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    # -- called by Twisted ---------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self._connections.connected(self)
+        if self.exchange is None:
+            transport.abortConnection()  # nobody waits for it any more
+        else:
+            self.exchange.backend_connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.relay_end is not None:
+            self.relay_end.data_received(data)
+        elif self.exchange is None:
+            # Bytes nobody asked for: they must not become someone's answer.
+            self._connections.discard(self)
+        elif self._reader is None:
+            self._receive_head(data)
+        else:
+            self._receive_body(self._reader, data)
+
+    def readConnectionLost(self) -> None:
+        if self.relay_end is not None:
+            self.relay_end.read_closed()
+            return
+        self._end_of_stream(clean=True)
+        self._connections.discard(self)
+
+    def writeConnectionLost(self) -> None:
+        if self.relay_end is not None:
+            self.relay_end.write_closed()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        self._connections.connection_lost(self)
+        if self.relay_end is not None:
+            self.relay_end.connection_lost()
+        else:
+            self._end_of_stream(clean=isinstance(reason.value, ConnectionDone))
+
+    # IPushProducer: our transport asks us to stop filling it.
+
+    def pauseProducing(self) -> None:
+        if self.relay_end is not None:
+            self.relay_end.pause_peer()
+        elif self.exchange is not None:
+            self.exchange.pause_upload()
+
+    def resumeProducing(self) -> None:
+        if self.relay_end is not None:
+            self.relay_end.resume_peer()
+        elif self.exchange is not None:
+            self.exchange.resume_upload()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; connectionLost says the same."""
+
+    def deadline_reached(self) -> None:
+        """Nobody has needed this connection for a while."""
+        self._connections.discard(self)
+
+    # -- the response --------------------------------------------------------
+
+    def _receive_head(self, data: bytes) -> None:
+        if self._head:
+            self._head += data
+            received: bytes | bytearray = self._head
+        else:
+            received = data
+        try:
+            end = head_end(received, self._searched)
+        except FramingError:
+            self._refuse(BadResponse("the backend sent bytes that are no HTTP response"))
+            return
+        if (end if end >= 0 else len(received)) > MAX_RESPONSE_HEAD_BYTES:
+            self._refuse(BadResponse("the backend sent a response head that is too large"))
+            return
+        if end < 0:
+            self._searched = len(received)
+            if not self._head:
+                self._head += data
+            if self.exchange is not None:
+                self.exchange.response_bytes_seen()
+            return
+        block, rest = bytes(received[:end]), bytes(received[end:])
+        self._head = bytearray()
+        self._searched = 0
+        try:
+            response = parse_response_head(block, self._method)
+        except ProxyError as error:
+            self._refuse(error)
+            return
+        if response.status < 200:
+            self._receive_informational(response, rest)
+        else:
+            self._begin_response(response, rest)
+
+    def _receive_informational(self, response: ResponseHead, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        self._informational += 1
+        if self._informational > _MAX_INFORMATIONAL:
+            self._refuse(BadResponse("the backend sent too many interim responses"))
+        elif response.status == 101:
+            if self._cycle.request is not Side.DONE:
+                self._refuse(BadResponse("the backend switched protocols in the middle of a request"))
+                return
+            exchange.backend_switched(response, rest)
+        else:
+            exchange.informational(response)
+            if rest and self.exchange is exchange:
+                self._receive_head(rest)
+
+    def _begin_response(self, response: ResponseHead, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        reader = response.framing.reader()
+        try:
+            payload = reader.receive(rest) if rest else b""
+        except FramingError as error:
+            self._refuse(BadResponse(str(error)))
+            return
+        self._response = response
+        if reader.done:
+            if rest and not payload and not reader.excess:
+                reader.excess = rest  # a message without body: whatever follows is not part of it
+            self._cycle.on_response(Event.WHOLE)
+            self._finish(reader, payload, response)
+        else:
+            self._cycle.on_response(Event.HEAD)
+            self._reader = reader
+            exchange.response_started(response, payload)
+
+    def _receive_body(self, reader: BodyReader, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            payload = reader.receive(data)
+        except FramingError as error:
+            self._refuse(BadResponse(str(error)))
+            return
+        if reader.done:
+            self._cycle.on_response(Event.END)
+            self._finish(reader, payload, None)
+        else:
+            exchange.response_payload(payload)
+
+    def _finish(self, reader: BodyReader, payload: bytes, started: ResponseHead | None) -> None:
+        """The response is whole: free this connection, then tell the exchange.
+
+        In that order, so that the exchange that follows can be given this
+        very connection.
+        """
+        exchange, response = self.exchange, self._response
+        assert exchange is not None and response is not None
+        self.exchange = self._response = self._reader = None
+        self._cycle.keep_alive = response.keep_alive and not reader.excess and not self._lost
+        self.resume_response()
+        request_whole = self._cycle.request is Side.DONE
+        if self._cycle.next():
+            self.served += 1
+            self._connections.give_back(self)
+        elif request_whole:
+            self._connections.discard(self)
+        else:
+            self.abandon()  # answered before the whole request was sent: the rest must not follow
+        if started is not None:
+            exchange.response_whole(started, payload, reader.trailers)
+        else:
+            exchange.response_ended(payload, reader.trailers)
+
+    def _end_of_stream(self, clean: bool) -> None:
+        """The backend sends no more, by FIN (*clean*) or otherwise."""
+        exchange, reader = self.exchange, self._reader
+        if exchange is None:
+            return
+        if reader is not None and clean and reader.closed():
+            self._cycle.on_response(Event.END)
+            self._finish(reader, b"", None)
+            return
+        self.exchange = None
+        exchange.backend_lost(self, response_begun=bool(self._head) or self._informational > 0)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """What the backend sends cannot be trusted any more."""
+        exchange, self.exchange = self.exchange, None
+        self._connections.discard(self)
+        if exchange is not None:
+            exchange.backend_failed(error)

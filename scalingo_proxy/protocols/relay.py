@@ -1,0 +1,132 @@
+"""Two transports joined: every byte of one goes to the other, and so does each end.
+
+What the tunnel carries is nobody's business here.  Half-close travels through;
+each side pauses the other when it cannot keep up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+
+__all__ = ["Relay", "RelayEnd"]
+
+
+class RelayEnd:
+    """One side of a relay; a protocol hands everything it is told to this.
+
+    :ivar received: bytes that came in on this side.
+    """
+
+    __slots__ = ("_closed", "_peer_eof", "_read_eof", "_relay", "peer", "received", "transport")
+
+    peer: RelayEnd
+
+    def __init__(self, relay: Relay, transport: Any) -> None:
+        self._relay = relay
+        self.transport = transport
+        self.received = 0
+        self._read_eof = False
+        self._peer_eof = False
+        self._closed = False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        self.received += len(data)
+        self._relay.alive()
+        if not self.peer._closed:
+            self.peer.transport.write(data)
+
+    def read_closed(self) -> None:
+        """The peer of this side has said all it will say."""
+        self._read_eof = True
+        self.peer._close_writing()
+        self._relay.side_ended()
+
+    def write_closed(self) -> None:
+        """Our half-close has gone out; connectionLost follows when it matters."""
+
+    def connection_lost(self) -> None:
+        """Gone altogether."""
+        self._closed = self._read_eof = True
+        self.peer.close()
+        self._relay.side_ended()
+
+    def pause_peer(self) -> None:
+        """The buffer of this side is full."""
+        if not self.peer._closed:
+            self.peer.transport.pauseProducing()
+
+    def resume_peer(self) -> None:
+        """The buffer of this side has room again."""
+        self._relay.alive()
+        if not self.peer._closed and not self.peer._read_eof:
+            self.peer.transport.resumeProducing()
+
+    def _close_writing(self) -> None:
+        """Tell this side that nothing more will come, keeping its other direction."""
+        if self._closed or self._peer_eof:
+            return
+        self._peer_eof = True
+        if self._read_eof or ISSLTransport.providedBy(self.transport):
+            self.close()  # TLS streams of Twisted know no half-close
+            return
+        self.transport.unregisterProducer()
+        self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close once what is written has gone out."""
+        if not self._closed:
+            self.transport.unregisterProducer()
+            # A reader that was paused would never see the end come.
+            self.transport.resumeProducing()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if not self._closed:
+            self.transport.abortConnection()
+
+    @property
+    def is_over(self) -> bool:
+        return self._closed
+
+
+class Relay:
+    """A tunnel between a client and a backend.
+
+    :param alive: called for every piece of data, to move the idle deadline.
+    :param ended: called once, when both sides are gone.
+    """
+
+    __slots__ = ("_ended", "alive", "backend", "client")
+
+    def __init__(
+        self,
+        client_transport: Any,
+        backend_transport: Any,
+        alive: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.alive = alive
+        self._ended: Callable[[], None] | None = ended
+        self.client = RelayEnd(self, client_transport)
+        self.backend = RelayEnd(self, backend_transport)
+        self.client.peer, self.backend.peer = self.backend, self.client
+
+    def side_ended(self) -> None:
+        """Close what is left when both directions are over; tell once when all is gone."""
+        client, backend = self.client, self.backend
+        if client._read_eof and backend._read_eof:
+            client.close()
+            backend.close()
+        if client._closed and backend._closed and self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended()
+
+    def abort(self) -> None:
+        """Cut both sides."""
+        self.client.abort()
+        self.backend.abort()
