@@ -54,7 +54,7 @@ def parse_fields(section: bytes) -> Fields:
     if _SECTION.fullmatch(section) is None:
         raise FramingError("a header line is malformed")
     fields: Fields = _FIELD.findall(section)
-    if b" \r\n" in section or b"\t\r\n" in section:
+    if b" \r\n" in section or 9 in section:  # HTAB: one byte is found faster than three
         fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     return fields
 

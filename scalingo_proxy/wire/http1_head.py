@@ -70,6 +70,8 @@ _SPECIAL_RESPONSE_FIELDS = frozenset(
     b"content-length transfer-encoding connection keep-alive upgrade x-scalingo-error".split()
 )
 _RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
+#: What nearly every client says: nothing to remove, and already in its shortest form.
+_USUAL_CONNECTION = ([b"keep-alive"], [b"close"])
 #: Special, and yet relayed where they stand; the framing ones are rewritten.
 _KEPT_IN_PLACE = (b"host", b"content-length", b"transfer-encoding")
 
@@ -239,7 +241,7 @@ def _sort_request_fields(head: RequestHead, fields: Fields) -> None:
         elif not name.startswith(_RESERVED_PREFIXES):
             kept.append(field)
     connection = special.get(b"connection")
-    if connection:
+    if connection and connection not in _USUAL_CONNECTION:
         named = {token for value in connection for token in split_list(value)}
         special[b"connection"] = list(named)
         # Naming Host or a framing field in Connection must not remove it.
@@ -408,14 +410,13 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
 
 
 def _decide_response(head: ResponseHead, special: dict[bytes, list[bytes]], method: bytes) -> None:
-    connection = {token for value in special.get(b"connection", ()) for token in split_list(value)}
-    if head.version == 1:
-        head.keep_alive = b"close" not in connection
-    else:
-        head.keep_alive = b"keep-alive" in connection and b"close" not in connection
-    named = connection - {b"close", b"keep-alive", b"upgrade", b"content-length"}
-    if named:
-        head.fields = [field for field in head.fields if field[0].lower() not in named]
+    connection = special.get(b"connection", [])
+    if connection and connection not in _USUAL_CONNECTION:
+        connection = [token for value in connection for token in split_list(value)]
+        named = {*connection} - {b"close", b"content-length"}
+        if named:
+            head.fields = [field for field in head.fields if field[0].lower() not in named]
+    head.keep_alive = b"close" not in connection and (head.version == 1 or b"keep-alive" in connection)
     if head.status == 101:
         head.upgrade = b", ".join(special.get(b"upgrade", ()))
     length = _response_length(head, special)
