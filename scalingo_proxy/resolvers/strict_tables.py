@@ -101,7 +101,8 @@ def findings_of(error: ValueError) -> tuple[Finding, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean "…"?`` when one of *known* is close, else nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), 1, 0.6)
+    choices = list(known)
+    close = difflib.get_close_matches(word, choices, 1) or difflib.get_close_matches(word.lower(), choices, 1)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
@@ -145,12 +146,12 @@ def whole_number(lowest: int, highest: int) -> Reader:
     return read
 
 
-def number(highest: float, *, or_zero: bool = False) -> Reader:
+def number(highest: int, *, or_zero: bool = False) -> Reader:
     """A reader of numbers above 0, up to *highest*; they come out as floats.
 
     :param or_zero: 0 is admitted too.
     """
-    wanted = f"must be a number, {'0 or more' if or_zero else 'greater than 0'} and at most {highest:g}"
+    wanted = f"must be a number, {'0 or more' if or_zero else 'greater than 0'} and at most {highest}"
 
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
