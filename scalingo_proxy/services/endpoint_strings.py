@@ -67,6 +67,7 @@ class ListenEndpoint:
     :ivar backlog: connections that may wait to be accepted.
     :ivar path: the socket's path when the kind is ``unix``.
     :ivar mode: its permissions.
+    :ivar domain: what systemd hands down: ``INET``, ``INET6`` or ``UNIX``.
     :ivar both_families: a socket on ``::`` takes IPv4 connections as well.
     """
 
@@ -78,13 +79,14 @@ class ListenEndpoint:
     backlog: int = 50
     path: str = ""
     mode: int = 0o666
+    domain: str = ""
     both_families: bool = False
 
     @property
     def is_local(self) -> bool:
         """Only this machine can reach it: a loopback address or a unix socket."""
         if self.kind == "systemd":
-            return "domain=UNIX" in self.description or self.description.startswith("systemd:UNIX")
+            return self.domain == "UNIX"
         return self.kind == "unix" or _is_loopback(self.interface)
 
     def clashes_with(self, other: ListenEndpoint) -> bool:
@@ -257,13 +259,14 @@ def _unix(written: str, given: Mapping[str, str]) -> ListenEndpoint:
 
 def _systemd(written: str, given: Mapping[str, str]) -> ListenEndpoint:
     """Whether systemd hands the socket down is seen when it is opened, not here."""
-    if given.get("domain") not in ("INET", "INET6", "UNIX"):
+    domain = given.get("domain", "")
+    if domain not in ("INET", "INET6", "UNIX"):
         raise ValueError(f"{shown(written)}: domain must be INET, INET6 or UNIX")
     if ("index" in given) == ("name" in given):
         raise ValueError(f"{shown(written)} must name the socket by either name= or index=")
     if "index" in given and not re.fullmatch("[0-9]{1,4}", given["index"]):
         raise ValueError(f"{shown(written)}: index is a whole number")
-    return ListenEndpoint(text=written, description=written, kind="systemd")
+    return ListenEndpoint(text=written, description=written, kind="systemd", domain=domain)
 
 
 _PARSERS: Mapping[str, Callable[[str, Mapping[str, str]], ListenEndpoint]] = {
