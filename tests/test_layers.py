@@ -19,6 +19,7 @@ SOURCES = Path(__file__).resolve().parent.parent / ROOT
 
 #: Each row may import itself and the rows above it in this list.
 LAYERS = (
+    ("version",),
     ("errors",),
     ("model",),
     ("interfaces",),

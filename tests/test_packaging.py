@@ -14,6 +14,7 @@ from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from twisted.trial import unittest
 
+from scalingo_proxy.version import VERSION
 from tests.installations import CHECKOUT, new_folder, run, wheel
 
 PACKAGE = CHECKOUT / "scalingo_proxy"
@@ -101,8 +102,9 @@ class WheelTests(unittest.SynchronousTestCase):
         self.assertEqual(set(self.metadata.provides_extra or ()), {"dev", "docs", "test"})
 
     def test_description(self) -> None:
-        """An index shows the licence, the README and the Python it takes."""
+        """An index shows the version, the licence, the README and the Python it takes."""
         self.assertEqual(self.metadata.name, "scalingo-proxy")
+        self.assertEqual(str(self.metadata.version), VERSION)
         self.assertEqual(self.metadata.license_expression, "MIT")
         self.assertEqual(str(self.metadata.requires_python), ">=3.11")
         self.assertEqual(self.metadata.description_content_type, "text/markdown")
