@@ -1,0 +1,144 @@
+"""The commands about apps: list, set, remove.
+
+Each takes the parsed arguments, asks the admin API and tells the result;
+what goes wrong is raised, and :mod:`scalingo_proxy.cli` says it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scalingo_proxy.cli_client import AdminClient, ApiRefusal
+from scalingo_proxy.cli_output import CommandMistake, Output
+from scalingo_proxy.services.strict_json import strict_json
+
+__all__ = ["add_app_commands"]
+
+_PER_PAGE = 500
+
+
+def list_apps(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
+    """Tell every app, or those that the query finds."""
+    apps = list(_all_apps(client, arguments.query))
+    if arguments.json:
+        output.document({"apps": apps, "total": len(apps)})
+        return
+    rows = [
+        [
+            app["name"],
+            app["state"],
+            str(len(app["backends"])),
+            app["source"],
+            ",".join(app["domains"]) or "-",
+        ]
+        for app in apps
+    ]
+    output.table(["NAME", "STATE", "BACKENDS", "SOURCE", "DOMAINS"], rows)
+
+
+def set_app(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
+    """Make an app, or change what is named of it; a file replaces all of it."""
+    told = {
+        "domains": arguments.domain,
+        "backends": arguments.backend,
+        "balancer": arguments.balancer,
+    }
+    record = {key: value for key, value in told.items() if value is not None}
+    if arguments.file is not None:
+        record = _record_in(arguments.file) | record
+        status, app = client.ask("PUT", "apps", arguments.name, body=record)
+    elif record:
+        status, app = _patch_or_put(client, arguments.name, record)
+    else:
+        raise CommandMistake("say what to set: --domain, --backend, --balancer or --file")
+    if arguments.json:
+        output.document(app)
+        return
+    word = "created" if status == 201 else "changed"
+    output.line(f"{app['name']} {word}: {_list(app['domains'])} -> {_list(map(_address, app['backends']))}")
+
+
+def remove_app(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
+    """Take back what the API was told of an app."""
+    _status, answer = client.ask("DELETE", "apps", arguments.name)
+    if arguments.json:
+        output.document(answer)
+    else:
+        output.line(answer["message"])
+
+
+def _patch_or_put(client: AdminClient, name: str, record: dict[str, Any]) -> tuple[int, Any]:
+    try:
+        return client.ask("PATCH", "apps", name, body=record)
+    except ApiRefusal as refusal:
+        if refusal.status != 404:
+            raise
+    return client.ask("PUT", "apps", name, body=record)
+
+
+def _all_apps(client: AdminClient, query: str) -> Iterator[dict[str, Any]]:
+    page, seen = 1, 0
+    while True:
+        parameters = {"page": str(page), "per_page": str(_PER_PAGE), "q": query}
+        _status, answer = client.ask("GET", "apps", query=parameters)
+        yield from answer["apps"]
+        seen += len(answer["apps"])
+        if not answer["apps"] or seen >= answer["total"]:
+            return
+        page += 1
+
+
+def _record_in(path: str) -> dict[str, Any]:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        record = strict_json(data)
+    except OSError as error:
+        raise CommandMistake(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandMistake(f"{path} {error}") from None
+    if not isinstance(record, dict):
+        raise CommandMistake(f"{path}: an app record is a JSON table (object)")
+    return record
+
+
+def _address(backend: Any) -> str:
+    return str(backend["address"]) if isinstance(backend, dict) else str(backend)
+
+
+def _list(items: Any) -> str:
+    return ", ".join(items) or "(none)"
+
+
+def add_app_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``apps`` and ``app …`` to the *commands* of a parser."""
+    listing = commands.add_parser("apps", parents=[common], help="list the apps")
+    listing.add_argument("--query", "-q", default="", help="only apps with this text in name or domains")
+    listing.set_defaults(command=list_apps, needs_proxy=True)
+
+    app = commands.add_parser("app", help="set or remove one app")
+    actions = app.add_subparsers(required=True, metavar="ACTION")
+
+    setting = actions.add_parser(
+        "set",
+        parents=[common],
+        help="make an app, or change what is named of it",
+        description="Make an app, or change what is named of it; what is not named stays as it is.",
+    )
+    setting.add_argument("name", metavar="NAME")
+    setting.add_argument("--domain", action="append", metavar="DOMAIN", help="may be given again")
+    setting.add_argument("--backend", action="append", metavar="HOST:PORT", help="may be given again")
+    setting.add_argument("--balancer", help="round_robin, least_requests, …")
+    setting.add_argument(
+        "--file",
+        metavar="RECORD.json",
+        help='the whole app record ("-": standard input); it replaces what is there',
+    )
+    setting.set_defaults(command=set_app, needs_proxy=True)
+
+    removing = actions.add_parser("rm", parents=[common], help="take back what the API was told of an app")
+    removing.add_argument("name", metavar="NAME")
+    removing.set_defaults(command=remove_app, needs_proxy=True)

@@ -1,0 +1,59 @@
+"""What a command prints: lines, tables that pipe well, JSON.
+
+Never colours, and never a control character: a name that came from elsewhere
+must not move the cursor.  Knows no command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+__all__ = ["CommandMistake", "Output"]
+
+
+class CommandMistake(Exception):
+    """What was asked for cannot be done as it was written.
+
+    :ivar lines: one sentence for each thing that is wrong.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+        super().__init__("; ".join(lines))
+
+
+class Output:
+    """Where a command speaks: results on one stream, complaints on the other."""
+
+    def __init__(self, results: TextIO, complaints: TextIO) -> None:
+        self._results = results
+        self._complaints = complaints
+
+    def line(self, text: str) -> None:
+        """One line of the result."""
+        self._results.write(f"{printable(text)}\n")
+
+    def complain(self, text: str) -> None:
+        """One line about what went wrong."""
+        self._complaints.write(f"{printable(text)}\n")
+
+    def document(self, value: Any) -> None:
+        """The result for programs."""
+        self._results.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns under their heads, two spaces apart; the last one is not padded."""
+        lines = [heads, *([printable(cell) for cell in row] for row in rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+        for line in lines:
+            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+            self.line("  ".join(cells).rstrip())
+
+
+def printable(text: str) -> str:
+    """*text* with whatever is not printable escaped."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,0 +1,163 @@
+"""The admin service: the API's listener, started and stopped with the proxy.
+
+Puts the table of operations together and opens the endpoint; what the
+operations do is in :mod:`scalingo_proxy.services.control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.python.failure import Failure
+
+from scalingo_proxy.errors import ConfigurationError, Mistake
+from scalingo_proxy.services.admin_apps import AppsApi
+from scalingo_proxy.services.admin_backends import BackendsApi
+from scalingo_proxy.services.admin_connections import AdminConnections
+from scalingo_proxy.services.admin_guards import token_in
+from scalingo_proxy.services.admin_proxy import ProxyApi
+from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
+from scalingo_proxy.services.admin_routes import AdminRoutes
+from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
+
+__all__ = ["AdminService", "admin_routes"]
+
+#: Seconds that stopping waits for the last answers to be taken.
+_STOP_SECONDS = 1.0
+
+#: Who may open a unix socket whose endpoint does not say: its owner.
+_SOCKET_MODE = "600"
+
+
+class AdminService(Service):
+    """Serves the admin API on one endpoint.
+
+    :param endpoint: an ENDPOINT; one that other machines can reach needs a
+        token, and a unix socket without a mode is its owner's alone.
+    :param metrics_text: tells the metrics as text exposition.
+    :param unready: tells why the proxy should get no traffic now, in
+        sentences; none means that it is ready.
+    :param facts: what ``/status`` tells beside the counts, JSON-shaped.
+    :param token_file: holds the token that requests must carry; ``""``: none.
+    :param allowed_hosts: names a client may use in ``Host`` beyond those of
+        loopback.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        endpoint: ListenEndpoint | str,
+        *,
+        control: Control,
+        metrics_text: Callable[[], str],
+        unready: Callable[[], Sequence[str]] = tuple,
+        facts: Callable[[], Mapping[str, Any]] = dict,
+        token_file: str = "",
+        allowed_hosts: Collection[str] = (),
+    ) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint if isinstance(endpoint, str) else endpoint.text
+        self._unready = unready
+        self._token_file = token_file
+        self._token = ""
+        self._is_stopping = False
+        self._port: IListeningPort | None = None
+        routes = admin_routes(control, metrics_text, self._reasons, facts)
+        self._resource = AdminResource(routes, lambda: self._token, allowed_hosts)
+        self._connections = AdminConnections(AdminSite(self._resource, reactor), reactor)
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens, or ``None`` while it does not."""
+        return None if self._port is None else self._port.getHost()
+
+    def read_token(self) -> None:
+        """Read the token again, so that it can be exchanged while running.
+
+        :raises ConfigurationError: the file cannot be used; the token stays.
+        """
+        if self._token_file:
+            try:
+                self._token = token_in(self._token_file)
+            except ValueError as error:
+                raise _mistake(str(error), "token_file") from None
+
+    def startService(self) -> None:
+        """Open the endpoint.
+
+        :raises ConfigurationError: when that cannot be done.
+        """
+        endpoint = _parsed(self._endpoint)
+        if not (endpoint.is_local or self._token_file):
+            raise _mistake(f"{endpoint.text} can be reached from elsewhere, so it needs a token_file")
+        self.read_token()
+        self._is_stopping = False
+        opening = serverFromString(self._reactor, endpoint.description)  # type: ignore[no-untyped-call]
+        listening: Deferred[Any] = opening.listen(self._connections)
+        listening.addCallbacks(self._opened, _cannot_listen, errbackArgs=(endpoint,))
+        # Every kind of endpoint opens at once, so a failure is known now.
+        failures: list[Failure] = []
+        listening.addErrback(failures.append)
+        if failures:
+            failures[0].raiseException()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Close everything; stop what drains before, so that ``/ready`` tells of it."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._is_stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)
+        self._resource.cancel_pending()
+        await self._connections.close(_STOP_SECONDS)
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def _reasons(self) -> Sequence[str]:
+        return ["the proxy is stopping"] if self._is_stopping else self._unready()
+
+
+def admin_routes(
+    control: Control,
+    metrics_text: Callable[[], str],
+    unready: Callable[[], Sequence[str]] = tuple,
+    facts: Callable[[], Mapping[str, Any]] = dict,
+) -> AdminRoutes:
+    """The whole table of the API."""
+    others = [*AppsApi(control).routes(), *BackendsApi(control).routes()]
+    return AdminRoutes([*ProxyApi(control, metrics_text, unready, facts).routes(others), *others])
+
+
+def _parsed(text: str) -> ListenEndpoint:
+    try:
+        if text.startswith("unix:"):
+            try:
+                return parse_endpoint(f"{text}:mode={_SOCKET_MODE}")
+            except ValueError:
+                pass  # it names a mode itself, or has a mistake that is told below
+        return parse_endpoint(text)
+    except ValueError as error:
+        raise _mistake(str(error)) from None
+
+
+def _cannot_listen(failure: Failure, endpoint: ListenEndpoint) -> None:
+    failure.trap(CannotListenError, OSError)  # type: ignore[no-untyped-call]
+    error = failure.value
+    reason = getattr(error, "socketError", error)
+    raise _mistake(f"cannot listen on {endpoint.text}: {getattr(reason, 'strerror', None) or reason}")
+
+
+def _mistake(sentence: str, key: str = "endpoint") -> ConfigurationError:
+    return ConfigurationError([Mistake(f"admin.{key}", sentence)])

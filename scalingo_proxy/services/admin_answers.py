@@ -1,0 +1,108 @@
+"""What the admin API answers: a status, a body, and one shape for every refusal.
+
+Translates the errors of the layers below into statuses and stable codes; this
+is the only place that does.  Knows no twisted.web.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake
+from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
+
+__all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "text_answer"]
+
+
+@attrs.frozen
+class Answer:
+    """One response: everything but the connection.
+
+    :ivar headers: pairs beyond those that every answer carries.
+    """
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_answer(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
+    """An answer that is one JSON document."""
+    body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    return Answer(body, status, headers=tuple(headers))
+
+
+def text_answer(text: str, content_type: str = "text/plain; charset=utf-8", status: int = 200) -> Answer:
+    """An answer for people or for a scraper."""
+    return Answer(text.encode("utf-8"), status, content_type)
+
+
+class Refusal(Exception):
+    """The API says no: raised anywhere below a route, answered as JSON.
+
+    :ivar status: the HTTP status.
+    :ivar code: a stable word for programs.
+    :ivar message: one sentence for people.
+    :ivar mistakes: everything wrong with what was sent.
+    :ivar beside: further members of the answer, next to ``error``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        mistakes: Iterable[Mistake] = (),
+        headers: Iterable[tuple[str, str]] = (),
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.mistakes = tuple(mistakes)
+        self.headers = tuple(headers)
+        self.beside = dict(beside or {})
+
+    def answer(self) -> Answer:
+        """The refusal as ``{"error": {"code", "message", "field", "mistakes"}}``."""
+        field = self.mistakes[0].path if self.mistakes else ""
+        error: dict[str, Any] = {"code": self.code, "message": self.message, "field": field or None}
+        if self.mistakes:
+            error["mistakes"] = [_told(mistake) for mistake in self.mistakes]
+        return json_answer({"error": error, **self.beside}, self.status, self.headers)
+
+
+def answer_for_error(error: BaseException) -> Answer | None:
+    """The answer to an error raised on purpose, or ``None`` for a bug of ours."""
+    refusal = error if isinstance(error, Refusal) else _refusal_for(error)
+    return refusal.answer() if refusal is not None else None
+
+
+def _refusal_for(error: BaseException) -> Refusal | None:
+    if isinstance(error, ConfigurationError):
+        return Refusal(400, "invalid", str(error), mistakes=error.mistakes)
+    if isinstance(error, DomainTaken):
+        mistake = Mistake("domains", str(error))
+        beside = {"domain": error.domain, "owner": error.owner}
+        return Refusal(409, "domain-taken", str(error), mistakes=(mistake,), beside=beside)
+    if isinstance(error, UnknownApp):
+        return Refusal(404, "unknown-app", str(error))
+    if isinstance(error, DescribedByFile):
+        return Refusal(409, "described-by-file", str(error))
+    if isinstance(error, NotReady):
+        return Refusal(503, "not-ready", str(error), headers=[("Retry-After", "1")])
+    return None
+
+
+def _told(mistake: Mistake) -> dict[str, Any]:
+    told: dict[str, Any] = {"field": mistake.path or None, "message": mistake.message}
+    if mistake.line:
+        told["line"] = mistake.line
+    return told

@@ -1,0 +1,113 @@
+"""The admin API about the proxy itself: status, reload, metrics, health, what there is.
+
+``/live`` and ``/ready`` are for whoever restarts or routes to the proxy, so
+they need no token and tell nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from scalingo_proxy.errors import ConfigurationError
+from scalingo_proxy.services.admin_answers import Answer, Refusal, json_answer, text_answer
+from scalingo_proxy.services.admin_routes import API, AdminRoute, Call
+from scalingo_proxy.services.control import Control
+
+__all__ = ["ProxyApi"]
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ProxyApi:
+    """Everything that is about no app in particular.
+
+    :param metrics_text: tells the metrics as text exposition.
+    :param unready: tells why the proxy should get no traffic now, in
+        sentences; none means that it is ready.
+    :param facts: what ``/status`` tells beside the counts, JSON-shaped.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        metrics_text: Callable[[], str],
+        unready: Callable[[], Sequence[str]],
+        facts: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._control = control
+        self._metrics_text = metrics_text
+        self._unready = unready
+        self._facts = facts
+        self._others: Sequence[AdminRoute] = ()
+
+    def routes(self, others: Sequence[AdminRoute]) -> list[AdminRoute]:
+        """Its lines of the table; ``/`` lists them with the *others*."""
+        own = [
+            AdminRoute("GET", "/", self._index),
+            AdminRoute("GET", "/live", self._live, is_open=True),
+            AdminRoute("GET", "/ready", self._ready, is_open=True),
+            AdminRoute("GET", "/metrics", self._metrics),
+            AdminRoute("GET", f"{API}/openapi.json", self._openapi),
+            AdminRoute("GET", f"{API}/status", self._status),
+            AdminRoute("POST", f"{API}/reload", self._reload),
+        ]
+        self._others = [*own, *others]
+        return own
+
+    def _live(self, _call: Call) -> Answer:
+        return json_answer({"live": True})
+
+    def _ready(self, _call: Call) -> Answer:
+        reasons = list(self._unready())
+        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    def _metrics(self, _call: Call) -> Answer:
+        return text_answer(self._metrics_text(), _METRICS_TYPE)
+
+    def _openapi(self, _call: Call) -> Answer:
+        return Answer(files("scalingo_proxy.services").joinpath("openapi.json").read_bytes())
+
+    def _status(self, _call: Call) -> Answer:
+        reasons = list(self._unready())
+        ready = {"ready": not reasons, "reasons": reasons}
+        return json_answer({**self._facts(), **ready, **self._control.status()})
+
+    def _reload(self, _call: Call) -> Deferred[Answer]:
+        def reloaded(report: Any) -> Answer:
+            return json_answer({"reloaded": True, "report": report})
+
+        return self._control.reload().addCallbacks(reloaded, _refused_reload)
+
+    def _index(self, call: Call) -> Answer:
+        lines = [(route.method, route.path) for route in self._others]
+        if call.wants_html:
+            return text_answer(_index_page(lines), "text/html; charset=utf-8")
+        return text_answer("scalingo_proxy\n\n" + "".join(f"{method:7}{path}\n" for method, path in lines))
+
+
+def _refused_reload(failure: Failure) -> Any:
+    """The request was fine, the file is not: that is a conflict, not a bad request."""
+    error = failure.value
+    if isinstance(error, ConfigurationError):
+        message = f"nothing has changed: {error}"
+        raise Refusal(409, "broken-configuration", message, mistakes=error.mistakes)
+    return failure
+
+
+def _index_page(lines: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<tr><td>{method}<td>{_linked(method, path)}" for method, path in lines)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>scalingo_proxy</title>'
+        f"<h1>scalingo_proxy</h1><table>{rows}</table>\n"
+    )
+
+
+def _linked(method: str, path: str) -> str:
+    text = html.escape(path)
+    return f'<a href="{text}">{text}</a>' if method == "GET" and "{" not in path else text

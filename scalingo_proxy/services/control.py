@@ -1,0 +1,352 @@
+"""What an operator may do to the topology of a running proxy, as methods.
+
+The admin API is a thin layer over this, and a program that embeds the proxy
+can use it directly.  A change is reported done only after it is committed to
+the store and in effect in the table.  Knows no HTTP, no file and no listener.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from scalingo_proxy.errors import ConfigurationError, ScalingoProxyError
+from scalingo_proxy.model import App, AppState, TopologyChange
+from scalingo_proxy.resolvers.app_record import app_from_record, merge_patch, record_from_app
+from scalingo_proxy.resolvers.layered import LayeredResolver
+from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.resolvers.strict_tables import Finding
+from scalingo_proxy.routing.members import Member
+from scalingo_proxy.routing.pool import MemberEvent, Pool
+from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.services.backend_status import BackendStatus, statuses_from_pool, statuses_from_record
+from scalingo_proxy.services.reserved_settings import reserved_settings
+
+__all__ = [
+    "AppPage",
+    "AppWritten",
+    "BackendsChange",
+    "Control",
+    "DescribedByFile",
+    "NotReady",
+    "UnknownApp",
+]
+
+
+_T = TypeVar("_T")
+
+
+class UnknownApp(ScalingoProxyError):
+    """No app has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no app {name!r}")
+
+
+class DescribedByFile(ScalingoProxyError):
+    """The app was not told here, so it cannot be taken back here."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.source = source
+        super().__init__(
+            f"app {name!r} is described by the configuration file alone: remove it there and reload"
+        )
+
+
+class NotReady(ScalingoProxyError):
+    """The store is not loaded, so nobody knows yet which apps there are."""
+
+
+@attrs.frozen
+class AppPage:
+    """A part of the apps that were asked for, in the order of their names."""
+
+    apps: tuple[App, ...]
+    page: int
+    per_page: int
+    total: int
+
+
+@attrs.frozen
+class AppWritten:
+    """An app that was put, and whether there was none of its name before."""
+
+    app: App
+    is_new: bool
+
+
+class BackendsChange:
+    """A set of backends that was replaced, and what is left to wait for.
+
+    :ivar name: the app's name.
+    :ivar drain_seconds: how long the app's removed backends may take.
+    """
+
+    def __init__(self, app: App, pool: Pool | None, control: Control) -> None:
+        self.name = app.name
+        self.drain_seconds = 0.0 if pool is None else pool.timeouts.drain
+        self._app = app
+        self._pool = pool
+        self._control = control
+
+    def statuses(self) -> list[BackendStatus]:
+        """The app's backends now, those that still drain among them."""
+        return self._control.statuses(self._app, self._pool)
+
+    def drained(self) -> Deferred[bool]:
+        """Fire with ``True`` once every removed backend is safe to kill.
+
+        Those that earlier changes removed count too, so that asking again
+        after a lost answer waits for the same backends.  Fires with ``False``
+        when ``drain_seconds`` have passed; may be cancelled.
+        """
+        return self._control.wait_for_drain(self._pool, self.drain_seconds)
+
+
+class Control:
+    """The operations on the topology.
+
+    Changes are made one after another, whichever apps they concern: a domain
+    may not be given to two apps at once, and the store commits one change at
+    a time anyway.  Cancelling the Deferred of a change gives up the wait, not
+    the change.
+
+    :param resolver: all layers together, as requests are answered by them.
+    :param store: the layer that is written to.
+    :param pools: the live pools; somebody else tells them what changes.
+    :param reactor: for the deadline of a drain.
+    :param reload: reads the configuration again; what it returns (or the
+        Deferred fires with) is told as it is, and it raises
+        ConfigurationError or DomainTaken after changing nothing.
+    :param clock: the monotonic clock that the pools are told the time by.
+    :param wall_clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolver: LayeredResolver,
+        store: StoreResolver,
+        pools: Pools,
+        reactor: IReactorTime,
+        reload: Callable[[], Any],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._resolver = resolver
+        self._store = store
+        self._pools = pools
+        self._reactor = reactor
+        self._reload = reload
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._writing = DeferredLock()
+
+    # -- reading ---------------------------------------------------------------
+
+    def apps(self, query: str = "", page: int = 1, per_page: int = 100) -> AppPage:
+        """The apps with *query* in their name or in one of their domains.
+
+        :raises NotReady: the store is not loaded yet; so do the others.
+        """
+        self._require_loaded()
+        found: Sequence[App] = list(self._resolver.apps().values())
+        wanted = query.strip().lower()
+        if wanted:
+            found = [app for app in found if _mentions(app, wanted)]
+        first = (page - 1) * per_page
+        return AppPage(tuple(found[first : first + per_page]), page, per_page, len(found))
+
+    def app(self, name: str) -> App:
+        """The app as it is in effect.
+
+        :raises UnknownApp:
+        """
+        self._require_loaded()
+        app = self._resolver.apps().get(name)
+        if app is None:
+            raise UnknownApp(name)
+        return app
+
+    def source(self, name: str) -> str:
+        """The name of the layer whose description of the app is in effect.
+
+        :raises UnknownApp:
+        """
+        for layer in self._resolver.layers:
+            if name in layer.apps():
+                return str(layer.name)
+        raise UnknownApp(name)
+
+    def backends(self, name: str) -> list[BackendStatus]:
+        """How each backend of the app is, those that still drain last.
+
+        :raises UnknownApp:
+        """
+        return self.statuses(self.app(name), self._pools.get(name))
+
+    def statuses(self, app: App, pool: Pool | None) -> list[BackendStatus]:
+        """How the backends of *app* are, by its pool if it has one."""
+        if pool is None:
+            return statuses_from_record(app)
+        offset = self._wall_clock() - self._clock()
+        return statuses_from_pool(pool, lambda moment: moment + offset)
+
+    def status(self) -> dict[str, Any]:
+        """Counts over everything, and each layer with what it describes."""
+        pools = list(self._pools)
+        table = self._resolver.table
+        return {
+            "apps": len(table.apps),
+            "domains": table.domain_count,
+            "layers": [{"name": layer.name, "apps": len(layer.apps())} for layer in self._resolver.layers],
+            "pools": len(pools),
+            "backends": sum(len(pool.members) for pool in pools),
+            "draining": sum(len(pool.draining) for pool in pools),
+            "in_flight": sum(pool.in_flight for pool in pools),
+            "tunnels": sum(pool.tunnels for pool in pools),
+            "queued": sum(pool.queued for pool in pools),
+        }
+
+    # -- changing --------------------------------------------------------------
+
+    def put_app(self, name: str, record: Mapping[str, Any]) -> Deferred[AppWritten]:
+        """Make the app what *record* says, whatever it was.
+
+        Fails with ConfigurationError (every mistake), DomainTaken or NotReady;
+        then nothing has changed.  So do the other changes.
+        """
+
+        async def put() -> AppWritten:
+            is_new = name not in self._resolver.apps()
+            return AppWritten(await self._write(_parsed(record, name)), is_new)
+
+        return self._exclusively(put)
+
+    def patch_app(self, name: str, patch: Mapping[str, Any]) -> Deferred[App]:
+        """Change the app by a JSON merge patch (RFC 7396) of its record.
+
+        Fails with UnknownApp too.  What the file described is told by the
+        operator from now on.
+        """
+
+        async def change() -> App:
+            record = merge_patch(record_from_app(self.app(name)), patch)
+            return await self._write(_parsed(record, name))
+
+        return self._exclusively(change)
+
+    def delete_app(self, name: str) -> Deferred[App | None]:
+        """Take back what was told of the app here.
+
+        Fires with the app that a lower layer describes under that name and
+        that is in effect again, or ``None``.  Fails with UnknownApp, or with
+        DescribedByFile when there is nothing to take back.
+        """
+
+        async def delete() -> App | None:
+            self.app(name)
+            if name not in self._store.apps():
+                raise DescribedByFile(name, self.source(name))
+            self._resolver.check(TopologyChange(removed=(name,)), self._store)
+            await self._store.remove_app(name)
+            return self._resolver.apps().get(name)
+
+        return self._exclusively(delete)
+
+    def set_backends(self, name: str, backends: Any) -> Deferred[BackendsChange]:
+        """Replace the app's backends as one change.
+
+        :param backends: the list as an app record has it.
+        """
+
+        async def replace() -> BackendsChange:
+            record = {**record_from_app(self.app(name)), "backends": backends}
+            app = await self._write(_parsed(record, name))
+            return BackendsChange(app, self._pools.get(name), self)
+
+        return self._exclusively(replace)
+
+    def set_state(self, name: str, state: AppState) -> Deferred[App]:
+        """Run, stop or pause the app, and keep it so."""
+
+        async def change() -> App:
+            return await self._write(attrs.evolve(self.app(name), state=state))
+
+        return self._exclusively(change)
+
+    def reload(self) -> Deferred[Any]:
+        """Read the configuration again; no change is made meanwhile."""
+
+        async def reload() -> Any:
+            return await maybeDeferred(self._reload)
+
+        return self._exclusively(reload)
+
+    # -- how -------------------------------------------------------------------
+
+    def wait_for_drain(self, pool: Pool | None, seconds: float) -> Deferred[bool]:
+        """Fire with ``True`` when nothing of *pool* drains any more, or ``False`` after *seconds*."""
+        leaving = set() if pool is None else set(pool.draining)
+        if pool is None or not leaving:
+            return succeed(True)
+        over: Deferred[bool] = Deferred()
+
+        def changed(member: Member, event: MemberEvent) -> None:
+            if event == "gone":
+                leaving.discard(member)
+            if not leaving and not over.called:
+                over.callback(True)
+
+        def left(result: Any) -> Any:
+            leave()
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        leave = pool.watch(changed)
+        deadline = self._reactor.callLater(seconds, over.callback, False)
+        return over.addBoth(left)
+
+    def _exclusively(self, change: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> Deferred[_T]:
+        return _shielded(self._writing.run(change))
+
+    def _require_loaded(self) -> None:
+        if not self._store.is_loaded:
+            raise NotReady("the store is still being loaded")
+
+    async def _write(self, app: App) -> App:
+        self._resolver.check(TopologyChange(updated=(app,)), self._store)
+        await self._store.set_app(app)
+        return self.app(app.name)
+
+
+def _parsed(record: Mapping[str, Any], name: str) -> App:
+    """The app that *record* describes, refused with all its mistakes at once."""
+    refused, _warned = reserved_settings({"app": record})
+    mistakes = [Finding(finding.path[1:], finding.message).as_mistake() for finding in refused]
+    try:
+        app = app_from_record(record, name=name)
+    except ConfigurationError as error:
+        mistakes = [*error.mistakes, *mistakes]
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return app
+
+
+def _mentions(app: App, wanted: str) -> bool:
+    return wanted in app.name.lower() or any(wanted in domain for domain in app.domains)
+
+
+def _shielded(change: Deferred[_T]) -> Deferred[_T]:
+    """The end of *change*, which goes on when nobody waits for it any more."""
+    end: Deferred[_T] = Deferred()
+    change.addCallbacks(end.callback, end.errback)
+    return end
