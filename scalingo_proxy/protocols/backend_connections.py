@@ -111,6 +111,10 @@ class BackendConnections:
         for backend in self._idle.pop(member, ()):
             backend.close()
 
+    def open(self) -> None:
+        """Keep connections from now on."""
+        self._closing = False
+
     def close_all_idle(self) -> None:
         """Close every idle connection, and each other one when its exchange is over."""
         self._closing = True

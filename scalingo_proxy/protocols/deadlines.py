@@ -49,6 +49,7 @@ class Deadlines:
         self._slots: dict[int, set[Timed]] = {}
         self._timer: Any = None
         self._timer_slot: float = _NEVER
+        self._is_stopping = False
 
     def set(self, timed: Timed, at: float) -> None:
         """Let *timed* be told soon after the moment *at*, instead of any moment before."""
@@ -68,8 +69,13 @@ class Deadlines:
         if timed.deadline_slot is not _NEVER:
             self._remove(timed)
 
+    def start(self) -> None:
+        """Keep the timer even when nothing waits for a moment: setting it is dear."""
+        self._is_stopping = False
+
     def stop(self) -> None:
-        """Cancel the timer when nothing waits; a later :meth:`set` starts it again."""
+        """Leave no timer behind, now or as soon as nothing waits any more."""
+        self._is_stopping = True
         if not self._slots and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -83,6 +89,8 @@ class Deadlines:
             members.discard(timed)
             if not members:
                 del self._slots[slot]
+                if self._is_stopping:
+                    self.stop()
 
     def _insert(self, timed: Timed, at: float) -> None:
         if timed.deadline_slot is not _NEVER:

@@ -1,6 +1,6 @@
-"""What all exchanges of one door share, in one object handed to each.
+"""What all exchanges of one proxy share, in one object handed to each.
 
-It is only a place: no behaviour, nothing looked up elsewhere.
+Hardly more than a place: nothing here is looked up elsewhere.
 """
 
 from __future__ import annotations
@@ -69,3 +69,17 @@ class Environment:
         self.wall_clock = wall_clock
         #: Clients connected through all factories that share this.
         self.client_connections = 0
+        self._users: set[object] = set()
+
+    def begin(self, user: object) -> None:
+        """*user*, a factory, serves clients from now on."""
+        self._users.add(user)
+        self.deadlines.start()
+        self.connections.open()
+
+    def end(self, user: object) -> None:
+        """*user* serves none any more; the last one leaves nothing behind."""
+        self._users.discard(user)
+        if not self._users:
+            self.connections.close_all_idle()
+            self.deadlines.stop()

@@ -137,9 +137,11 @@ class HTTPProxyFactory(Factory):
 
     def startFactory(self) -> None:
         self.is_draining = False
+        self.env.begin(self)
 
     def stopFactory(self) -> None:
-        self.env.deadlines.stop()
+        if not self._frontends:
+            self.env.end(self)
 
     # -- called by the frontends ---------------------------------------------
 
@@ -178,8 +180,11 @@ class HTTPProxyFactory(Factory):
         self._frontends.discard(frontend)
         self.env.client_connections -= 1
         self.env.observer.connection_closed(self.listener, kind)
-        if not self._frontends and self._drained is not None:
-            self._end_drain()
+        if not self._frontends:
+            if not self.numPorts:
+                self.env.end(self)
+            if self._drained is not None:
+                self._end_drain()
 
     # -- stopping ------------------------------------------------------------
 
@@ -195,7 +200,6 @@ class HTTPProxyFactory(Factory):
         for frontend in list(self._frontends):
             frontend.drain()
         if not self._frontends:
-            self.env.deadlines.stop()
             return succeed(None)
         if self._drained is None:
             self._drained = Deferred()
@@ -213,6 +217,5 @@ class HTTPProxyFactory(Factory):
         timer, self._drain_timer = self._drain_timer, None
         if timer is not None and timer.active():
             timer.cancel()
-        self.env.deadlines.stop()
         if drained is not None:
             drained.callback(None)

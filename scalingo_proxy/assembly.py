@@ -1,0 +1,310 @@
+"""The one module that names every concrete class: settings in, one service out.
+
+Read from top to bottom it is the whole proxy.  Nothing listens or connects
+before the service is started, and stopping it is a drain.
+"""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import twisted
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from scalingo_proxy.model import TopologyChange
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
+from scalingo_proxy.resolvers.config_file import ConfigFileResolver
+from scalingo_proxy.resolvers.layered import LayeredResolver
+from scalingo_proxy.resolvers.memory import MemoryResolver
+from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.services import gauges
+from scalingo_proxy.services.access_log import AccessLog
+from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.banner import BannerDoor, banner
+from scalingo_proxy.services.broadcast import Broadcast
+from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.demo import DEMO_DOMAIN, DemoBackends
+from scalingo_proxy.services.listeners import Door, ListenersService
+from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.store_service import StoreService
+from scalingo_proxy.settings import ListenSettings, Settings
+from scalingo_proxy.version import VERSION
+
+__all__ = ["Proxy", "assemble"]
+
+_log = Logger()
+
+
+def assemble(
+    reactor: Any,
+    settings: Settings,
+    read_again: Callable[[], Settings] | None = None,
+    seed: int | None = None,
+) -> Proxy:
+    """Build the whole proxy as one service.
+
+    :param reactor: the reactor that everything runs on.
+    :param read_again: reads the configuration for a reload; without it a
+        reload changes nothing.
+    :param seed: makes every random choice repeatable.
+    """
+    randomness = random.Random(seed)
+    access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
+    metrics = Metrics(settings.metrics.max_apps)
+
+    store = StoreResolver(settings.proxy.state, reactor)
+    file = ConfigFileResolver()
+    demo = MemoryResolver(name="demo")
+    resolver = LayeredResolver([store, file, demo] if settings.demo else [store, file])
+    file.replace(settings.apps)
+
+    pools = Pools(settings.timeouts, settings.limits, randomness, clock=reactor.seconds)
+    env = make_environment(
+        resolver,
+        reactor,
+        pools=pools,
+        observer=Broadcast(metrics, access_log),
+        timeouts=settings.timeouts,
+        limits=settings.limits,
+    )
+    proxy = Proxy(reactor, settings, read_again, env, file, resolver, store, access_log, metrics)
+    control = Control(
+        resolver=resolver,
+        store=store,
+        pools=pools,
+        reactor=reactor,
+        reload=proxy.reload,
+        clock=reactor.seconds,
+    )
+    admin = AdminService(
+        reactor,
+        settings.admin.endpoint,
+        control=control,
+        metrics_text=metrics.exposition,
+        unready=proxy.unready,
+        facts=proxy.facts,
+        token_file=settings.admin.token_file,
+    )
+    proxy.control, proxy.admin = control, admin
+    gauges.add_pools(metrics, pools)
+    gauges.add_routes(metrics, lambda: resolver.table.domain_count)
+    gauges.add_resolvers(metrics, proxy.resolver_states)
+    gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
+    gauges.add_process_start_time(metrics, time.time())
+    gauges.add_build_info(metrics, _build(settings))
+
+    proxy.store_service = StoreService(store)
+    # Stopped in the reverse order, one after the other: the doors close and
+    # drain first, and the log hears of the last request before it ends.
+    services: Sequence[IService] = [
+        access_log,
+        proxy.store_service,
+        *([DemoBackends(reactor, demo)] if settings.demo else []),
+        admin,
+        proxy.listeners,
+    ]
+    for service in services:
+        service.setServiceParent(proxy)
+    return proxy
+
+
+def _build(settings: Settings) -> Mapping[str, str]:
+    return {
+        "name": settings.proxy.name,
+        "region": settings.proxy.region,
+        "version": VERSION,
+        "python": platform.python_version(),
+        "twisted": twisted.__version__,
+    }
+
+
+class Proxy(MultiService):
+    """The proxy as one service, and what can be asked of it as a whole.
+
+    :ivar settings: as they are in effect.
+    :ivar control: the operations on the topology.
+    :ivar admin: the admin API's service.
+    :ivar listeners: the doors.
+    """
+
+    control: Control
+    admin: AdminService
+    store_service: StoreService
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        read_again: Callable[[], Settings] | None,
+        env: Environment,
+        file: ConfigFileResolver,
+        resolver: LayeredResolver,
+        store: StoreResolver,
+        access_log: AccessLog,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self._reactor = reactor
+        self._read_again = read_again
+        self._env = env
+        self._file = file
+        self._resolver = resolver
+        self._store = store
+        self._access_log = access_log
+        self._metrics = metrics
+        self._is_stopping = False
+        self.listeners = ListenersService(
+            reactor, [self._door(listen) for listen in settings.listens], settings.timeouts.drain
+        )
+
+    def startService(self) -> None:
+        self._is_stopping = False
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop each child when the one started after it has stopped."""
+        self._is_stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.running = 0
+        for service in reversed(list(self)):
+            try:
+                await maybeDeferred(service.stopService)
+            except Exception:
+                _log.failure("{service!r} did not stop cleanly", service=service)
+        self._env.connections.close_all_idle()
+
+    def when_loaded(self) -> Deferred[None]:
+        """Fire once every source of routes has answered, or fail with why one cannot."""
+        return self.store_service.when_loaded()
+
+    def banner(self) -> str:
+        """What a person who starts the proxy sees first; to be asked for when it runs."""
+        reactor = type(self._reactor).__name__.removesuffix("Reactor").lower()
+        mode = ", demo" if self.settings.demo else ""
+        title = f"scalingo-proxy {VERSION}  Twisted {twisted.__version__}, {reactor}, 1 worker{mode}"
+        lines, first_http = [], ""
+        for door in self.listeners.doors:
+            address = door.url(DEMO_DOMAIN if self.settings.demo else "")
+            first_http = first_http or address
+            remark = "2 demo backends, round robin" if self.settings.demo else ""
+            lines.append(BannerDoor(door.protocol, address, remark))
+        lines.append(BannerDoor("admin", self.admin.url, "API under /api/v1, /metrics"))
+        return banner(title, lines, [f"curl {first_http}"] if self.settings.demo else [])
+
+    # -- what the admin API asks ---------------------------------------------
+
+    def unready(self) -> Sequence[str]:
+        """Why the proxy should get no traffic now."""
+        reasons = []
+        if self._is_stopping:
+            reasons.append("the proxy is stopping")
+        if not self._store.is_loaded:
+            reasons.append("the store is not loaded")
+        if not self.listeners.is_open:
+            reasons.append("the listeners are not open")
+        return reasons
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the status tells beside the counts."""
+        return {
+            **_build(self.settings),
+            "reactor": type(self._reactor).__name__,
+            "listeners": [door.as_dict() for door in self.listeners.doors],
+            "client_connections": self._env.client_connections,
+            "backend_connections": self._env.connections.open_count,
+            "warnings": list(self.settings.warnings),
+            "conflicts": [str(conflict) for conflict in self._resolver.conflicts],
+        }
+
+    def resolver_states(self) -> Sequence[tuple[str, bool]]:
+        """Whether each source of routes can answer."""
+        return [
+            (layer.name, getattr(layer, "is_loaded", True)) for layer in self._resolver.layers
+        ]
+
+    # -- reload --------------------------------------------------------------
+
+    def reload(self) -> Deferred[Mapping[str, Any]]:
+        """Read the configuration again and put it into effect, as a whole or not at all.
+
+        Connections and tunnels stay; listeners that have not changed are not
+        touched.  Also opens the log file anew and reads the admin token.
+
+        :return: what changed.  Fails with ConfigurationError or DomainTaken
+            after changing nothing.
+        """
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> Mapping[str, Any]:
+        self._access_log.reopen()
+        if self._read_again is None:
+            return {"apps": {"updated": [], "removed": []}, "listeners": {}, "restart_needed": []}
+        try:
+            settings = self._read_again()
+            described = {app.name for app in settings.apps}
+            removed = tuple(name for name in self._file.apps() if name not in described)
+            self._resolver.check(TopologyChange(settings.apps, removed), self._file)
+            doors = await self.listeners.reconcile([self._door(listen) for listen in settings.listens])
+            difference = self._file.replace(settings.apps)
+        except Exception as error:
+            self._metrics.config_reloaded(False)
+            _log.error("reload refused, nothing has changed: {error}", error=error)
+            raise
+        restart_needed = self._take_over(settings)
+        self._metrics.config_reloaded(True)
+        report = {
+            "apps": {
+                "updated": [app.name for app in difference.updated],
+                "removed": list(difference.removed),
+            },
+            "listeners": doors,
+            "restart_needed": restart_needed,
+        }
+        _log.info(
+            "configuration reloaded: {updated} apps updated, {removed} removed",
+            updated=len(difference.updated),
+            removed=len(difference.removed),
+        )
+        for warning in settings.warnings:
+            _log.warn("{warning}", warning=warning)
+        return report
+
+    def _take_over(self, settings: Settings) -> list[str]:
+        """Put the plain values into effect; tells which sections wait for a restart."""
+        before, self.settings = self.settings, settings
+        self._env.timeouts = settings.timeouts
+        self._env.limits = settings.limits
+        self._env.pools.set_defaults(settings.timeouts, settings.limits)
+        self.listeners.drain_seconds = settings.timeouts.drain
+        self._access_log.reconfigure(settings.log.requests, settings.log.destination, settings.log.query)
+        if settings.admin == before.admin:
+            self.admin.read_token()
+        fixed = ("proxy", "admin", "metrics")
+        return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]
+
+    def _door(self, listen: ListenSettings) -> Door:
+        """One listener's endpoint, with what makes its factory."""
+        return Door(
+            listen.endpoint,
+            HTTPProxyFactory(
+                env=self._env,
+                listener=listen.protocol,
+                trusted_proxies=listen.trusted_proxies,
+                public_port=listen.public_port,
+                note_agents=self.settings.log.requests == "combined",
+            ),
+            settings=listen,
+        )
+
+

@@ -1,0 +1,153 @@
+"""``twistd scalingo-proxy`` and ``twist scalingo-proxy``: options in, service out.
+
+One of the two modules that know the global reactor.  A mistake of whoever
+starts the program ends it with one sentence each and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from twisted.application.service import MultiService
+from twisted.python import usage
+from twisted.python.runtime import seconds as wall_clock
+
+if TYPE_CHECKING:
+    from scalingo_proxy.assembly import Proxy
+    from scalingo_proxy.settings import Settings
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """The command line of the proxy."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "ENDPOINT is a bare port, HOST:PORT, or a Twisted endpoint (tcp:, tcp6:, unix:, systemd:). "
+        "Without any listener, HTTP is served on port 8080."
+    )
+    optParameters = [  # noqa: RUF012 - Twisted's way
+        ["config", "c", None, "The configuration file (TOML)."],
+        ["admin", None, None, "ENDPOINT of the admin API; 127.0.0.1:8081 by default."],
+    ]
+    optFlags = [["demo", None, "Also serve http://hello.localhost with two demo backends."]]  # noqa: RUF012
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["http"] = []
+        self["tls"] = []
+        self["app"] = []
+
+    def opt_http(self, endpoint: str) -> None:
+        """ENDPOINT to serve HTTP on; may be given more than once."""
+        self["http"].append(endpoint)
+
+    def opt_tls(self, endpoint: str) -> None:
+        """ENDPOINT to serve TLS on; may be given more than once."""
+        self["tls"].append(endpoint)
+
+    def opt_app(self, app: str) -> None:
+        """NAME=DOMAIN[,DOMAIN]=HOST:PORT[,HOST:PORT]; may be given more than once."""
+        self["app"].append(app)
+
+
+def makeService(options: Options) -> MultiService:
+    """Read the settings and build the service.
+
+    :raises SystemExit: with status 1 after telling every mistake.
+    """
+    # Imported here, since twistd imports this module to show its help.
+    from twisted.internet import reactor
+
+    from scalingo_proxy.assembly import assemble
+
+    if getattr(type(reactor), "seconds", None) is wall_clock:
+        # Timers must not jump with the wall clock, as most reactors' do.
+        # Nothing has been scheduled yet, so the clock can still be exchanged.
+        reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+
+    def read() -> Settings:
+        from scalingo_proxy.config import load
+
+        return load(options["config"]).with_options(
+            http=options["http"],
+            tls=options["tls"],
+            admin=options["admin"],
+            apps=options["app"],
+            demo=bool(options["demo"]),
+        )
+
+    return Program(reactor, _or_exit(lambda: assemble(reactor, read(), read)))
+
+
+class Program(MultiService):
+    """The proxy as a process: signals, banner, exit status."""
+
+    def __init__(self, reactor: Any, proxy: Proxy) -> None:
+        super().__init__()
+        from scalingo_proxy.services.signals import Signals
+
+        self._reactor = reactor
+        self._proxy = proxy
+        proxy.setServiceParent(self)
+        Signals(reactor, {signal.SIGHUP: self._reload}).setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        _or_exit(super().privilegedStartService)
+
+    def startService(self) -> None:
+        _or_exit(super().startService)
+        for warning in self._proxy.settings.warnings:
+            _tell(f"warning: {warning}")
+        _write(sys.__stdout__, self._proxy.banner())
+        self._proxy.when_loaded().addErrback(self._not_loaded)
+
+    def stopService(self) -> Any:
+        # A second SIGTERM does not wait: whoever sends it has no time left.
+        signal.signal(signal.SIGTERM, _exit_now)
+        signal.signal(signal.SIGINT, _exit_now)
+        return super().stopService()
+
+    def _reload(self) -> None:
+        # What went wrong is in the log and in the metrics already.
+        self._proxy.control.reload().addErrback(lambda _: None)
+
+    def _not_loaded(self, failure: Any) -> None:
+        _tell(str(failure.value))
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.callLater(0, self._reactor.stop)
+
+
+def _exit_now(number: int, frame: object) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _or_exit(action: Callable[[], Any]) -> Any:
+    from scalingo_proxy.errors import ConfigurationError, DomainTaken
+
+    try:
+        return action()
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            _tell(str(mistake))
+    except DomainTaken as error:
+        _tell(str(error))
+    raise SystemExit(1)
+
+
+def _tell(sentence: str) -> None:
+    _write(sys.__stderr__, f"scalingo-proxy: {sentence}\n")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    # Not sys.stdout: twistd has put its own log there.
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
