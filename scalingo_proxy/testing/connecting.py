@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scalingo_proxy.testing.kernel import MemorySocket, Readiness
+from scalingo_proxy.testing.sockets import MemorySocket, Readiness
 from scalingo_proxy.testing.transports import Address, MemoryTransport, make_address
 
 if TYPE_CHECKING:

@@ -1,15 +1,12 @@
-"""What an operating system does between the two ends of a connection.
+"""Turns on a clock: who may read or write now, as a reactor finds out.
 
-Bounded buffers, segments that take time, FIN and RST, and the polling that
-tells a transport when it may read or write.  It follows Linux and Twisted's
-epoll reactor where they can be told apart.  It refuses to know protocols,
-addresses' meaning and HTTP.
+It follows Twisted's epoll reactor where reactors can be told apart.  Refuses
+to know what is in a socket (:mod:`scalingo_proxy.testing.sockets` does), and
+protocols.
 """
 
 from __future__ import annotations
 
-import enum
-from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
@@ -20,18 +17,11 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Descriptor", "Kernel", "MemorySocket", "Readiness"]
+from scalingo_proxy.testing.sockets import MemorySocket, Readiness
+
+__all__ = ["Descriptor", "Kernel"]
 
 _log = Logger()
-
-
-class Readiness(enum.Flag):
-    """What polling found out about a descriptor, as ``epoll_wait`` tells it."""
-
-    NOTHING = 0
-    READABLE = enum.auto()
-    WRITABLE = enum.auto()
-    HUNG_UP = enum.auto()
 
 
 class Descriptor(Protocol):
@@ -51,13 +41,6 @@ class Descriptor(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over."""
-
-
-class _Segment(enum.Enum):
-    """The things other than bytes that travel over a connection."""
-
-    FIN = "fin"
-    RST = "rst"
 
 
 class Kernel:
@@ -222,157 +205,3 @@ class Kernel:
         if travelling is not None and travelling.active():
             travelling.cancel()
             self.moving -= 1
-
-
-class MemorySocket:
-    """One end of a connection below the transport, like a non-blocking TCP socket.
-
-    :ivar descriptor: who is told when this end becomes readable or writable.
-    :ivar closed: this end called :meth:`close`.
-    """
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.peer: MemorySocket = self
-        self.descriptor: Descriptor | None = None
-        self.closed = False
-        self.no_delay = False
-        self.keep_alive = False
-        self._to_send = bytearray()
-        self._received = bytearray()
-        self._segments: deque[bytes | _Segment] = deque()
-        self._segment_bytes = 0
-        self._fin_asked = False
-        self._fin_sent = False
-        self._saw_fin = False
-        self._saw_reset = False
-
-    @property
-    def unread_bytes(self) -> int:
-        """Bytes that arrived here and were not read yet."""
-        return len(self._received)
-
-    def poll(self, reading: bool, writing: bool) -> Readiness:
-        """What this end is ready for, as ``epoll`` would tell it."""
-        ready = Readiness.NOTHING
-        if reading and (self._received or self._saw_fin or self._saw_reset):
-            ready |= Readiness.READABLE
-        # Linux calls a socket writable when a third of its buffer is free.
-        if writing and (len(self._to_send) * 3 <= self.kernel.buffer_bytes * 2 or self._saw_reset):
-            ready |= Readiness.WRITABLE
-        if self._saw_reset or (self._saw_fin and self._fin_asked):
-            ready |= Readiness.HUNG_UP
-        return ready
-
-    def recv(self, size: int) -> bytes | None:
-        """Up to *size* bytes, ``b""`` at the end, ``None`` when there is nothing yet.
-
-        :raises ConnectionResetError: when the other end aborted and
-            everything that had arrived before was read.
-        """
-        if self._received:
-            size = self.kernel.portion(min(size, len(self._received)))
-            data = bytes(self._received[:size])
-            del self._received[:size]
-            self.peer._transmit()
-            return data
-        if self._saw_fin:
-            return b""
-        if self._saw_reset:
-            raise ConnectionResetError
-        return None
-
-    def send(self, data: bytes | memoryview) -> int:
-        """Take as many bytes as there is room for; how many, possibly none.
-
-        :raises BrokenPipeError: when the connection is over for writing.
-        """
-        if self._saw_reset or self._fin_asked:
-            raise BrokenPipeError
-        size = min(len(data), self.kernel.buffer_bytes - len(self._to_send))
-        if size <= 0:
-            return 0
-        size = self.kernel.portion(size)
-        self._to_send += data[:size]
-        self._transmit()
-        return size
-
-    def shutdown_write(self) -> None:
-        """Send a FIN behind everything taken so far."""
-        self._fin_asked = True
-        self._transmit()
-
-    def close(self) -> None:
-        """Close in order; what was taken still arrives.
-
-        Bytes that arrived and were never read make it a reset, as on Linux.
-        """
-        if self.closed:
-            return
-        unread = bool(self._received)
-        self._leave()
-        self.shutdown_write()
-        if unread:
-            self._reset()
-        # The room that came free lets the other end send, and learn that
-        # nobody reads it.
-        self.peer._transmit()
-
-    def abort(self) -> None:
-        """Close with a reset; what was taken and not transmitted vanishes."""
-        if not self.closed:
-            self._leave()
-            self._reset()
-
-    def _leave(self) -> None:
-        self.closed = True
-        self.descriptor = None
-        self._received.clear()
-        self.kernel.sockets.discard(self)
-
-    def _reset(self) -> None:
-        self._to_send.clear()
-        if not self._saw_reset:
-            self._launch(_Segment.RST)
-
-    def _transmit(self) -> None:
-        """Send what fits into the other end's window."""
-        if self._saw_reset:
-            return
-        window = self.kernel.buffer_bytes - len(self.peer._received) - self._segment_bytes
-        size = min(window, len(self._to_send))
-        if size > 0:
-            data = bytes(self._to_send[:size])
-            del self._to_send[:size]
-            self._launch(data)
-            self.kernel.touch(self.descriptor)
-        if self._fin_asked and not self._fin_sent and not self._to_send:
-            self._fin_sent = True
-            self._launch(_Segment.FIN)
-
-    def _launch(self, segment: bytes | _Segment) -> None:
-        if not self.kernel.latency and not self._segments:
-            self.peer._arrive(segment)
-            return
-        self._segments.append(segment)
-        if isinstance(segment, bytes):
-            self._segment_bytes += len(segment)
-        self.kernel.under_way(self.kernel.latency, self._land)
-
-    def _land(self) -> None:
-        segment = self._segments.popleft()
-        if isinstance(segment, bytes):
-            self._segment_bytes -= len(segment)
-        self.peer._arrive(segment)
-
-    def _arrive(self, segment: bytes | _Segment) -> None:
-        if segment is _Segment.RST:
-            self._saw_reset = True
-            self._to_send.clear()
-        elif segment is _Segment.FIN:
-            self._saw_fin = True
-        elif self.closed:
-            self._reset()
-        elif isinstance(segment, bytes):
-            self._received += segment
-        self.kernel.touch(self.descriptor)

@@ -208,7 +208,7 @@ class MemoryNetwork:
         return here, there
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """Resolve names by *resolver* from now on, which must be of the same class; returns the one before."""
+        """Resolve names by *resolver*, of the same class, from now on; returns the one before."""
         previous, self.nameResolver = self.nameResolver, cast(MemoryNameResolver, resolver)
         return previous
 

@@ -4,7 +4,7 @@ The write buffer, the pausing and resuming of producers, and the order of
 things when a connection ends are not imitated: they are Twisted's own, by
 inheritance from :class:`twisted.internet.abstract.FileDescriptor`.  What
 :mod:`twisted.internet.tcp` adds on top is mirrored here, over a
-:class:`~scalingo_proxy.testing.kernel.MemorySocket` in place of a real one.
+:class:`~scalingo_proxy.testing.sockets.MemorySocket` in place of a real one.
 There is no file descriptor: ``getHandle`` does not exist.
 """
 
@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scalingo_proxy.model import join_host_port
-from scalingo_proxy.testing.kernel import Kernel, MemorySocket, Readiness
+from scalingo_proxy.testing.kernel import Kernel
+from scalingo_proxy.testing.sockets import MemorySocket, Readiness
 
 __all__ = ["Address", "MemoryTransport", "connected_pair", "make_address"]
 
