@@ -156,17 +156,21 @@ class Settings:
         :raises ConfigurationError: with every mistake; its path is the option.
         """
         mistakes: list[Mistake] = []
+        added = _listens("http", http, mistakes) + _listens("tls", tls, mistakes)
+        places = ["[[listen]]"] * len(self.listens) + [f"--{listen.protocol}" for listen in added]
+        if not self.listens and not http and not tls:
+            added = (ListenSettings(parse_endpoint(DEFAULT_HTTP)),)
+            places = ["the default HTTP listener"]
         merged = attrs.evolve(
             self,
             proxy=self._forgetful() if demo and not self.filename else self.proxy,
-            listens=self.listens + _listens("http", http, mistakes) + _listens("tls", tls, mistakes),
+            listens=self.listens + added,
             admin=_admin(self.admin, admin, mistakes),
             apps=self.apps + _apps(apps, mistakes),
             demo=demo or self.demo,
         )
-        if not merged.listens and not http and not tls:
-            merged = attrs.evolve(merged, listens=(ListenSettings(parse_endpoint(DEFAULT_HTTP)),))
-        mistakes += _clashes(merged, len(self.listens), len(self.apps), admin is not None)
+        places.append("[admin]" if admin is None else "--admin")
+        mistakes += _clashes(merged, places, len(self.apps))
         if mistakes:
             raise ConfigurationError(mistakes)
         return merged
@@ -234,10 +238,8 @@ def app_clashes(apps: Iterable[tuple[str, Sequence[str]]]) -> Iterable[tuple[int
                 yield index, position, f"{belongs}, so app {shown(name)} cannot have it"
 
 
-def _clashes(merged: Settings, of_file: int, apps_of_file: int, admin_option: bool) -> Iterable[Mistake]:
+def _clashes(merged: Settings, places: Sequence[str], apps_of_file: int) -> Iterable[Mistake]:
     """What the options bring into conflict; what the file says is known to be sound."""
-    options = [f"--{listen.protocol}" for listen in merged.listens[of_file:]]
-    places = ["[[listen]]"] * of_file + options + ["--admin" if admin_option else "[admin]"]
     endpoints = [listen.endpoint for listen in merged.listens] + [merged.admin.endpoint]
     for index, sentence in endpoint_clashes(zip(places, endpoints, strict=True)):
         yield Mistake(places[index], sentence)

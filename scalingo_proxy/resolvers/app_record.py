@@ -233,6 +233,11 @@ def _certificate(value: Any) -> Any:
     return _CERTIFICATE(value) if isinstance(value, Mapping) else text(value)
 
 
+def _rate_limit(value: Any) -> Any:
+    """An empty table is no limit, as it is for an app that never had one."""
+    return _RATE_LIMIT(value) if value != {} else {}
+
+
 def _probe_path(value: Any) -> str:
     written = text(value)
     if not _PROBE_PATH.fullmatch(written):
@@ -303,6 +308,10 @@ QUARANTINE = TableReader({"first": _seconds, "max": _seconds})
 
 _BACKEND = TableReader({"address": _address, "weight": whole_number(1, 100)}, required=("address",))
 _CERTIFICATE = TableReader({"cert": text, "key": text}, required=("cert", "key"))
+_RATE_LIMIT = TableReader(
+    {"requests": whole_number(1, 1_000_000_000), "per": _seconds, "burst": whole_number(0, 1_000_000_000)},
+    required=("requests",),
+)
 _NETWORKS = list_of(network, "networks")
 
 _APP = TableReader(
@@ -318,14 +327,7 @@ _APP = TableReader(
         "certificate": _certificate,
         "send_proxy": one_of(("", "v1", "v2")),
         "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
-        "rate_limit": TableReader(
-            {
-                "requests": whole_number(1, 1_000_000_000),
-                "per": _seconds,
-                "burst": whole_number(0, 1_000_000_000),
-            },
-            required=("requests",),
-        ),
+        "rate_limit": _rate_limit,
         "access": TableReader({"deny": _NETWORKS, "allow": _NETWORKS}),
         "health": HEALTH,
         "timeouts": TIMEOUTS,

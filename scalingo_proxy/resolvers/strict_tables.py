@@ -100,9 +100,13 @@ def findings_of(error: ValueError) -> tuple[Finding, ...]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "…"?`` when one of *known* is close, else nothing."""
+    """``; did you mean "…"?`` when one of *known* is close or *word* is a part of it, else nothing."""
     choices = list(known)
-    close = difflib.get_close_matches(word, choices, 1) or difflib.get_close_matches(word.lower(), choices, 1)
+    close = (
+        difflib.get_close_matches(word, choices, 1)
+        or difflib.get_close_matches(word.lower(), choices, 1)
+        or [choice for choice in choices if len(word) > 2 and word.lower() in choice]
+    )
     return f'; did you mean "{close[0]}"?' if close else ""
 
 

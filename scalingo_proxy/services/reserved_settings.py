@@ -14,7 +14,7 @@ from typing import Any
 from scalingo_proxy.errors import ConfigurationError
 from scalingo_proxy.model import App
 from scalingo_proxy.resolvers.app_record import record_from_app
-from scalingo_proxy.resolvers.strict_tables import Finding, Path, path_text
+from scalingo_proxy.resolvers.strict_tables import Finding, Path, path_text, shown
 
 __all__ = ["REFUSED", "WARNED", "refuse_reserved", "reserved_settings", "reserved_warnings"]
 
@@ -98,7 +98,7 @@ def reserved_warnings(app: App) -> tuple[str, ...]:
     """One sentence for each setting of *app* that has no effect."""
     _refused, warned = reserved_settings({"app": record_from_app(app)})
     return tuple(
-        f"app {app.name!r}: {path_text(_within_record(finding).path)}: {finding.message}"
+        f"app {shown(app.name)}: {path_text(_within_record(finding).path)}: {finding.message}"
         for finding in warned
     )
 
