@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,19 +26,18 @@ from scalingo_proxy.errors import (
     UriTooLong,
 )
 from scalingo_proxy.model import Record
-from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.exchange import Exchange
+from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.protocols.relay import Relay
-from scalingo_proxy.wire.error_answer import ErrorAnswer, wants_json
-from scalingo_proxy.wire.grammar import Fields, FramingError
-from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
-from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
+from scalingo_proxy.wire.error_answer import ErrorAnswer
+from scalingo_proxy.wire.grammar import FramingError
+from scalingo_proxy.wire.http1_body import BodyReader
+from scalingo_proxy.wire.http1_exchange import Event, Side
 from scalingo_proxy.wire.http1_forwarding import (
     ClientIdentity,
     acceptable_request_id,
     informational_head,
-    response_head_for_client,
 )
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end, parse_request_head
 
@@ -72,34 +71,27 @@ class _Doing(enum.Enum):
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class HTTPFrontend(Protocol, Timed):
+class HTTPFrontend(HTTPResponder):
     """The proxy's end of a client connection.
 
     :param factory: what all connections of this door share.
     """
 
-    transport: Any
-
     def __init__(self, factory: HTTPProxyFactory) -> None:
+        super().__init__()
         self._factory = factory
         self._env = factory.env
-        self.timed: Timed = self
         self._doing = _Doing.WAITING
         self._kind = "http"
         self._identity: ClientIdentity | None = None
-        self._exchange: Exchange | None = None
         self._relay: Relay | None = None
-        self._cycle = Cycle()
         self._ahead = bytearray()
         self._searched = 0
         self._skipped_line = False
-        self._head: RequestHead | None = None
         self._body: BodyReader | None = None
         self._upload_open = False
         self._reading_paused = False
         self._advancing = False
-        self._chunked_response = False
-        self._ends_by_close = False
         self._progress = SendProgress()
         self._body_bytes = 0
         self._lingered = 0
@@ -339,74 +331,6 @@ class HTTPFrontend(Protocol, Timed):
             self._reading_paused = False
             self.transport.resumeProducing()
 
-    # -- responses: what the exchange asks for -------------------------------
-
-    def send_informational(self, head: ResponseHead) -> None:
-        """Relay a 1xx response other than 101."""
-        self.transport.write(informational_head(head))
-
-    def start_response(self, head: ResponseHead, payload: bytes) -> None:
-        """Begin the response; more payload follows."""
-        words = self._response_head(head)
-        self._cycle.on_response(Event.HEAD)
-        if payload:
-            words += encode_chunk(payload) if self._chunked_response else payload
-        self.transport.write(words)
-
-    def send_payload(self, payload: bytes) -> None:
-        """Relay a piece of the response body."""
-        self.transport.write(encode_chunk(payload) if self._chunked_response else payload)
-
-    def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
-        """Relay a response that is complete already, in one write."""
-        words = self._response_head(head)
-        self._cycle.on_response(Event.WHOLE)
-        self.transport.write(words + self._last_piece(payload, trailers))
-
-    def end_response(self, payload: bytes, trailers: Fields) -> None:
-        """Relay the last piece."""
-        self._cycle.on_response(Event.END)
-        words = self._last_piece(payload, trailers)
-        if words:
-            self.transport.write(words)
-
-    def _response_head(self, head: ResponseHead) -> bytes:
-        request, cycle = self._head, self._cycle
-        assert request is not None
-        kind = head.framing.kind
-        unknown_length = kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
-        self._chunked_response = unknown_length and request.version == 1
-        self._ends_by_close = unknown_length and request.version == 0
-        cycle.keep_alive = (
-            request.keep_alive
-            and cycle.request is Side.DONE  # answered early: what still comes is thrown away
-            and not self._ends_by_close
-            and not self._factory.is_draining
-        )
-        return response_head_for_client(head, request.version, cycle.keep_alive)
-
-    def _last_piece(self, payload: bytes, trailers: Fields) -> bytes:
-        if not self._chunked_response:
-            return payload
-        last = encode_last_chunk(trailers)
-        return encode_chunk(payload) + last if payload else last
-
-    def send_error(self, error: ProxyError) -> None:
-        """Answer with an error of ours; nothing was sent before."""
-        request, cycle, exchange = self._head, self._cycle, self._exchange
-        assert request is not None and exchange is not None
-        cycle.keep_alive = request.keep_alive and cycle.request is Side.DONE and not self._factory.is_draining
-        cycle.on_response(Event.WHOLE)
-        answer = ErrorAnswer(error, exchange.record.request_id, wants_json(request.fields))
-        with_body = request.method != b"HEAD"
-        if with_body:
-            exchange.record.bytes_out = len(answer.body)
-        self.transport.write(answer.http1(request.version, cycle.keep_alive, with_body))
-
-    def break_response(self) -> None:
-        """Cut the response that has begun, so that it cannot be taken for complete."""
-        self._cycle.on_response(Event.BREAK)
-
     def switch(self, head: ResponseHead, backend_transport: Any, alive: Callable[[], None]) -> Relay:
         """Send the 101 and become a tunnel."""
         exchange = self._exchange
@@ -454,6 +378,9 @@ class HTTPFrontend(Protocol, Timed):
         self._resume_reading()
         if self._ahead:
             self._advance()
+
+    def _is_last(self) -> bool:
+        return self._factory.is_draining
 
     # -- ends ----------------------------------------------------------------
 
@@ -523,5 +450,3 @@ class HTTPFrontend(Protocol, Timed):
             return
         self.transport.loseWriteConnection()
         env.deadlines.set(self, env.seconds() + _LINGER_SECONDS)
-
-

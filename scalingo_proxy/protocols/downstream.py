@@ -1,0 +1,73 @@
+"""The client's side of an exchange, as the exchange sees it.
+
+HTTP/1 connections provide it, and so can each stream of a connection that
+carries several.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from scalingo_proxy.errors import ProxyError
+from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http1_head import ResponseHead
+
+__all__ = ["Downstream", "Phase"]
+
+
+class Phase(enum.Enum):
+    """What an exchange waits for."""
+
+    RESOLVING = "resolving"
+    QUEUED = "queued"
+    CONNECTING = "connecting"
+    SENDING = "sending"
+    WAITING = "waiting"
+    RESPONDING = "responding"
+    TUNNEL = "tunnel"
+    OVER = "over"
+
+
+class Downstream(Protocol):
+    """What an exchange asks of the client's side."""
+
+    @property
+    def timed(self) -> Timed:
+        """What the exchange's waits are counted on."""
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """Relay a 1xx response other than 101."""
+
+    def start_response(self, head: ResponseHead, payload: bytes) -> None:
+        """Begin the response; more payload follows."""
+
+    def send_payload(self, payload: bytes) -> None:
+        """Relay a piece of the response body."""
+
+    def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
+        """Relay a response that is complete already."""
+
+    def end_response(self, payload: bytes, trailers: Fields) -> None:
+        """Relay the last piece."""
+
+    def send_error(self, error: ProxyError) -> None:
+        """Answer with an error of ours; nothing was sent before."""
+
+    def break_response(self) -> None:
+        """Cut the response that has begun, so that it cannot be taken for complete."""
+
+    def open_upload(self) -> None:
+        """Begin or go on handing over the request body."""
+
+    def close_upload(self) -> None:
+        """Hand over no more of the request body for now."""
+
+    def switch(self, head: ResponseHead, backend_transport: Any, alive: Callable[[], None]) -> Relay:
+        """Send the 101 and become a tunnel."""
+
+    def exchange_over(self) -> None:
+        """The exchange has ended and was accounted for."""

@@ -1,0 +1,108 @@
+"""The writing half of an HTTP/1 connection of a client: responses, in its words.
+
+Knows how a response is framed towards this client and whether the connection
+outlives it.  Reading, limits and the life of the connection are the other
+half's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import Protocol
+
+from scalingo_proxy.errors import ProxyError
+from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.exchange import Exchange
+from scalingo_proxy.wire.error_answer import ErrorAnswer, wants_json
+from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http1_body import FramingKind, encode_chunk, encode_last_chunk
+from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
+from scalingo_proxy.wire.http1_forwarding import informational_head, response_head_for_client
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+
+__all__ = ["HTTPResponder"]
+
+
+class HTTPResponder(Protocol, Timed):
+    """Writes what an exchange says; see :class:`~scalingo_proxy.protocols.downstream.Downstream`."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.timed: Timed = self
+        self._cycle = Cycle()
+        self._head: RequestHead | None = None
+        self._exchange: Exchange | None = None
+        self._chunked_response = False
+        self._ends_by_close = False
+
+    def _is_last(self) -> bool:
+        """Whether this connection carries no further request, whatever the client wants."""
+        raise NotImplementedError
+
+    def send_informational(self, head: ResponseHead) -> None:
+        """Relay a 1xx response other than 101."""
+        self.transport.write(informational_head(head))
+
+    def start_response(self, head: ResponseHead, payload: bytes) -> None:
+        """Begin the response; more payload follows."""
+        words = self._response_head(head)
+        self._cycle.on_response(Event.HEAD)
+        if payload:
+            words += encode_chunk(payload) if self._chunked_response else payload
+        self.transport.write(words)
+
+    def send_payload(self, payload: bytes) -> None:
+        """Relay a piece of the response body."""
+        self.transport.write(encode_chunk(payload) if self._chunked_response else payload)
+
+    def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
+        """Relay a response that is complete already, in one write."""
+        words = self._response_head(head)
+        self._cycle.on_response(Event.WHOLE)
+        self.transport.write(words + self._last_piece(payload, trailers))
+
+    def end_response(self, payload: bytes, trailers: Fields) -> None:
+        """Relay the last piece."""
+        self._cycle.on_response(Event.END)
+        words = self._last_piece(payload, trailers)
+        if words:
+            self.transport.write(words)
+
+    def _response_head(self, head: ResponseHead) -> bytes:
+        request, cycle = self._head, self._cycle
+        assert request is not None
+        kind = head.framing.kind
+        unknown_length = kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
+        self._chunked_response = unknown_length and request.version == 1
+        self._ends_by_close = unknown_length and request.version == 0
+        cycle.keep_alive = (
+            request.keep_alive
+            and cycle.request is Side.DONE  # answered early: what still comes is thrown away
+            and not self._ends_by_close
+            and not self._is_last()
+        )
+        return response_head_for_client(head, request.version, cycle.keep_alive)
+
+    def _last_piece(self, payload: bytes, trailers: Fields) -> bytes:
+        if not self._chunked_response:
+            return payload
+        last = encode_last_chunk(trailers)
+        return encode_chunk(payload) + last if payload else last
+
+    def send_error(self, error: ProxyError) -> None:
+        """Answer with an error of ours; nothing was sent before."""
+        request, cycle, exchange = self._head, self._cycle, self._exchange
+        assert request is not None and exchange is not None
+        cycle.keep_alive = request.keep_alive and cycle.request is Side.DONE and not self._is_last()
+        cycle.on_response(Event.WHOLE)
+        answer = ErrorAnswer(error, exchange.record.request_id, wants_json(request.fields))
+        with_body = request.method != b"HEAD"
+        if with_body:
+            exchange.record.bytes_out = len(answer.body)
+        self.transport.write(answer.http1(request.version, cycle.keep_alive, with_body))
+
+    def break_response(self) -> None:
+        """Cut the response that has begun, so that it cannot be taken for complete."""
+        self._cycle.on_response(Event.BREAK)
