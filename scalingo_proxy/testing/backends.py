@@ -118,8 +118,6 @@ class BackendConnection(Protocol):
     """One connection at a backend.
 
     :ivar requests: the requests that came over it.
-    :ivar received: every byte that came over it.
-    :ivar tunnelled: the bytes that came after an upgrade.
     :ivar saw_end: whether the proxy half-closed it.
     :ivar lost_because: why it ended, or ``None``.
     """
@@ -130,10 +128,10 @@ class BackendConnection(Protocol):
         self.backend = backend
         self.reactor = reactor
         self.requests: list[Request] = []
-        self.received = b""
-        self.tunnelled = b""
         self.saw_end = False
         self.lost_because: Failure | None = None
+        self._received = bytearray()
+        self._tunnelled = bytearray()
         self._ended: Callable[[], None] = self._close
         self._delayed: list[IDelayedCall] = []
         self._exchanges: deque[BackendExchange] = deque()
@@ -146,9 +144,19 @@ class BackendConnection(Protocol):
         """Whether the connection is lost."""
         return self.lost_because is not None
 
+    @property
+    def received(self) -> bytes:
+        """Every byte that came over it."""
+        return bytes(self._received)
+
+    @property
+    def tunnelled(self) -> bytes:
+        """The bytes that came after an upgrade."""
+        return bytes(self._tunnelled)
+
     def dataReceived(self, data: bytes) -> None:
         """Read requests and start answering them."""
-        self.received += data
+        self._received += data
         try:
             self._reader.feed(data)
         except MalformedMessage as error:
@@ -183,7 +191,7 @@ class BackendConnection(Protocol):
         self._ended = ended
 
         def take(data: bytes) -> None:
-            self.tunnelled += data
+            self._tunnelled += data
             received(data)
 
         self._reader.become_tunnel(take)

@@ -26,11 +26,10 @@ __all__ = ["ScriptedClient", "connect_client"]
 class ScriptedClient(Protocol):
     """One client connection.
 
-    :ivar received: every byte that came.
+    :ivar count: how many bytes came.
     :ivar arrivals: the time of each piece that came, and the piece.
     :ivar responses: the final responses read whole, in order; 101 is one.
     :ivar interim: the 1xx responses before them.
-    :ivar tunnelled: the bytes that came after a 101.
     :ivar malformed: what was wrong with the first response that could not be read.
     :ivar saw_end: whether the other side sent FIN.
     :ivar lost_because: why the connection ended, or could not be made; ``None`` before.
@@ -44,14 +43,15 @@ class ScriptedClient(Protocol):
         self.reactor = reactor
         self.closes_at_end = closes_at_end
         self.is_connected = False
-        self.received = b""
+        self.count = 0
         self.arrivals: list[tuple[float, bytes]] = []
         self.responses: list[Response] = []
         self.interim: list[Response] = []
-        self.tunnelled = b""
         self.malformed = ""
         self.saw_end = False
         self.lost_because: Failure | None = None
+        self._received = bytearray()
+        self._tunnelled = bytearray()
         self._to_send: deque[tuple[bytes, float]] = deque()
         self._sending = False
         self._requests: RequestReader | None = RequestReader()
@@ -128,6 +128,16 @@ class ScriptedClient(Protocol):
     # -- what came -----------------------------------------------------------
 
     @property
+    def received(self) -> bytes:
+        """Every byte that came."""
+        return bytes(self._received)
+
+    @property
+    def tunnelled(self) -> bytes:
+        """The bytes that came after a 101."""
+        return bytes(self._tunnelled)
+
+    @property
     def is_over(self) -> bool:
         """Whether the connection is lost, or could not be made."""
         return self.lost_because is not None
@@ -153,10 +163,7 @@ class ScriptedClient(Protocol):
 
     def _head_read(self, response: Response) -> None:
         if response.status == 101:
-            self._reader.become_tunnel(self._tunnelled)
-
-    def _tunnelled(self, data: bytes) -> None:
-        self.tunnelled += data
+            self._reader.become_tunnel(self._tunnelled.extend)
 
     def _response_read(self, response: Response) -> None:
         is_interim = response.status < 200 and response.status != 101
@@ -171,7 +178,8 @@ class ScriptedClient(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Record and read what came."""
-        self.received += data
+        self._received += data
+        self.count += len(data)
         self.arrivals.append((self.reactor.seconds(), data))
         if self.malformed:
             return

@@ -33,21 +33,34 @@ class Message:
 
     :ivar start_line: the first line, without its end.
     :ivar headers: in the order and case they came in.
-    :ivar body: the content, unframed, so far.
     :ivar trailers: fields after a chunked body.
     :ivar chunk_sizes: the sizes of the chunks it came in.
-    :ivar raw: every byte of it, so far.
     :ivar is_complete: whether its end was read.
     """
 
     def __init__(self, start_line: bytes, headers: Headers) -> None:
         self.start_line = start_line
         self.headers = headers
-        self.body = b""
         self.trailers: Headers = ()
         self.chunk_sizes: list[int] = []
-        self.raw = b""
         self.is_complete = False
+        self._body = bytearray()
+        self._raw = bytearray()
+
+    @property
+    def body(self) -> bytes:
+        """The content, unframed, so far."""
+        return bytes(self._body)
+
+    @property
+    def raw(self) -> bytes:
+        """Every byte of it, so far."""
+        return bytes(self._raw)
+
+    def add(self, raw: bytes, content: bytes = b"") -> None:
+        """Take in the next bytes and the content they carry."""
+        self._raw += raw
+        self._body += content
 
     def get_all(self, name: bytes) -> list[bytes]:
         """The values of every *name* field, case-insensitively."""
@@ -64,7 +77,9 @@ class Message:
 
     def __repr__(self) -> str:
         state = "" if self.is_complete else ", incomplete"
-        return f"<{type(self).__name__} {self.start_line.decode('latin-1')!r}, {len(self.body)} bytes{state}>"
+        return (
+            f"<{type(self).__name__} {self.start_line.decode('latin-1')!r}, {len(self._body)} bytes{state}>"
+        )
 
 
 class Request(Message):
@@ -151,9 +166,9 @@ class _Reader(Generic[M]):
         """The state that reads the body, or ``None`` when there is none."""
         raise NotImplementedError
 
-    def _take(self, message: M, size: int) -> bytes:
+    def _take(self, message: M, size: int, is_content: bool = False) -> bytes:
         data, self.leftover = self.leftover[:size], self.leftover[size:]
-        message.raw += data
+        message.add(data, data if is_content else b"")
         return data
 
     def _line(self, message: M) -> bytes | None:
@@ -202,13 +217,11 @@ class _Reader(Generic[M]):
         return None
 
     def _length_body(self, message: M) -> bool:
-        data = self._take(message, self._missing)
-        message.body += data
-        self._missing -= len(data)
+        self._missing -= len(self._take(message, self._missing, is_content=True))
         return self._complete(message) if not self._missing else False
 
     def _close_body(self, message: M) -> bool:
-        message.body += self._take(message, len(self.leftover))
+        self._take(message, len(self.leftover), is_content=True)
         return False
 
     def _chunk_size(self, message: M) -> bool:
@@ -225,9 +238,7 @@ class _Reader(Generic[M]):
         return True
 
     def _chunk_data(self, message: M) -> bool:
-        data = self._take(message, self._missing)
-        message.body += data
-        self._missing -= len(data)
+        self._missing -= len(self._take(message, self._missing, is_content=True))
         if self._missing:
             return False
         self._state = self._chunk_end

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any, TypeVar
+from uuid import UUID
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from scalingo_proxy.model import App, Limits, Record, Timeouts, TopologyChange
+from scalingo_proxy.model import App, Limits, Record, Timeouts
 from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import ScriptedClient, connect_client
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 #: Where the proxy of a world listens.
 PROXY_ADDRESS = ("127.0.0.1", 8080)
+
+_NEW_YEAR = 1767225600.0
 
 
 @attrs.frozen
@@ -64,15 +67,15 @@ def build_http_factory(world: World, **options: Any) -> Any:
     """Make the :class:`~scalingo_proxy.protocols.factories.HTTPProxyFactory` of *world*."""
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
 
-    return HTTPProxyFactory(
-        world.resolver,
-        world.network,
-        pools=world.pools,
-        observer=world.observer,
-        timeouts=world.timeouts,
-        limits=world.limits,
-        **options,
-    )
+    given: dict[str, Any] = {
+        "pools": world.pools,
+        "observer": world.observer,
+        "timeouts": world.timeouts,
+        "limits": world.limits,
+        "request_ids": world.make_request_id,
+        "wall_clock": world.wall_clock,
+    }
+    return HTTPProxyFactory(world.resolver, world.network, **(given | options))
 
 
 class World:
@@ -123,15 +126,19 @@ class World:
         self.observer = RecordingObserver()
         self.pools = Pools(self.timeouts, self.limits, self.random, clock=self.clock.seconds)
         self.resolver: Any = resolver or MemoryResolver()
-        self.resolver.watch(self._topology_changed)
         self.clients: list[ScriptedClient] = []
         self.backends: list[ScriptedBackend] = []
         self.address = PROXY_ADDRESS
         self.factory = build(self, **options)
         self._port = self.network.listenTCP(self.address[1], self.factory, interface=self.address[0])
 
-    def _topology_changed(self, change: TopologyChange) -> None:
-        self.pools.apply(change, self.clock.seconds())
+    def wall_clock(self) -> float:
+        """Seconds since the epoch: the clock, begun on the first of January 2026."""
+        return _NEW_YEAR + self.clock.seconds()
+
+    def make_request_id(self) -> str:
+        """A request id that the seed decides."""
+        return str(UUID(int=self.random.getrandbits(128), version=4))
 
     # -- apps ----------------------------------------------------------------
 
