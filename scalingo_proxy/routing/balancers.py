@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import reduce
 from heapq import heapify, heappop, heappush
-from math import gcd
+from math import gcd, inf
 from random import Random
 from types import MappingProxyType
 
@@ -103,15 +103,22 @@ class _Rotation:
         except ValueError:
             return self.sequence.index(member)
 
-    def next_where(self, wanted: Callable[[Member], bool]) -> Member | None:
-        """Give the turn to the first wanted member in line; the one behind it is next."""
-        if not any(map(wanted, self.members)):
-            return None  # the sequence may be far longer than the members are many
-        turn = self.turn
-        while not wanted(self.sequence[turn]):
-            turn = (turn + 1) % len(self.sequence)
-        self.turn = (turn + 1) % len(self.sequence)
-        return self.sequence[turn]
+    def take_next(self, avoid: Container[Member], load: float = inf) -> Member | None:
+        """The next in turn that has room, is not avoided, and is loaded no more than *load*."""
+        sequence, turn = self.sequence, self.turn
+        for _ in sequence:
+            member = sequence[turn]
+            turn = turn + 1 if turn + 1 < len(sequence) else 0
+            # Member.has_room spelled out, here and below: the property costs
+            # more than all the rest, and this runs for every request.
+            if (
+                member.in_flight < member.limit
+                and member not in avoid
+                and member.in_flight / member.weight <= load
+            ):
+                self.turn = turn
+                return member
+        return None
 
 
 @implementer(IBalancer)
@@ -133,17 +140,15 @@ class RoundRobin:
 
     def choose(self, avoid: Container[Member]) -> Member | None:
         """The next in turn that has room and is not in *avoid*, or ``None``."""
+        # The usual case without one more call: whose turn it is, has room.
         rotation = self._rotation
-        sequence = rotation.sequence
-        if not sequence:
-            return None
-        turn = rotation.turn
-        member = sequence[turn]
-        if member.has_room and member not in avoid:
-            turn += 1
-            rotation.turn = turn if turn < len(sequence) else 0
-            return member
-        return rotation.next_where(lambda member: member.has_room and member not in avoid)
+        sequence, turn = rotation.sequence, rotation.turn
+        if turn < len(sequence):
+            member = sequence[turn]
+            if member.in_flight < member.limit and member not in avoid:
+                rotation.turn = turn + 1 if turn + 1 < len(sequence) else 0
+                return member
+        return rotation.take_next(avoid)
 
 
 @implementer(IBalancer)
@@ -165,19 +170,16 @@ class LeastRequests:
 
     def choose(self, avoid: Container[Member]) -> Member | None:
         """The least loaded that has room and is not in *avoid*, or ``None``."""
-        lowest = None
+        least = None
         for member in self._rotation.members:
-            if member.has_room and member not in avoid:
-                load = member.in_flight / member.weight
-                if lowest is None or load < lowest:
-                    lowest = load
-        if lowest is None:
+            if member.in_flight < member.limit and member not in avoid:
+                if not member.in_flight:
+                    return self._rotation.take_next(avoid, 0)
+                if least is None or _less_loaded(member, least) is not least:
+                    least = member
+        if least is None:
             return None
-        return self._rotation.next_where(
-            lambda member: (
-                member.in_flight / member.weight == lowest and member.has_room and member not in avoid
-            )
-        )
+        return self._rotation.take_next(avoid, least.in_flight / least.weight)
 
 
 @implementer(IBalancer)
@@ -209,15 +211,17 @@ class RandomTwoChoices:
         first = int(self._draw() * len(lots))
         second = int(self._draw() * (len(lots) - 1))
         one, other = lots[first], lots[second + 1 if second >= first and len(lots) > 1 else second]
-        one_fits = one.has_room and one not in avoid
-        other_fits = other.has_room and other not in avoid
+        one_fits = one.in_flight < one.limit and one not in avoid
+        other_fits = other.in_flight < other.limit and other not in avoid
         if one_fits and other_fits:
             return _less_loaded(one, other)
         if one_fits:
             return one
         if other_fits:
             return other
-        fitting = [member for member in self._members if member.has_room and member not in avoid]
+        fitting = [
+            member for member in self._members if member.in_flight < member.limit and member not in avoid
+        ]
         return fitting[int(self._draw() * len(fitting))] if fitting else None
 
 

@@ -42,6 +42,9 @@ _SERVING = Membership.SERVING
 _UP = HealthState.UP
 _COMPLETED = Outcome.COMPLETED
 
+# How a lease counts at its member.
+_AS_REQUEST, _AS_TUNNEL, _NO_MORE = range(3)
+
 _REFUSALS: Mapping[AppState, type[ProxyError]] = {
     AppState.STOPPED: AppStopped,
     AppState.MAINTENANCE: Maintenance,
@@ -55,13 +58,12 @@ class Lease:
     :ivar member: whom it is for, also after the release.
     """
 
-    __slots__ = ("_is_released", "_is_tunnel", "member", "pool")
+    __slots__ = ("_counts", "member", "pool")
 
     def __init__(self, pool: Pool, member: Member) -> None:
         self.pool = pool
         self.member = member
-        self._is_tunnel = False
-        self._is_released = False
+        self._counts = _AS_REQUEST
 
     @property
     def backend(self) -> Backend:
@@ -73,14 +75,15 @@ class Lease:
 
         :raises RuntimeError: the second time.
         """
-        if self._is_released:
-            raise RuntimeError("this lease was released before")
-        self._is_released = True
         member = self.member
-        if self._is_tunnel:
+        counts = self._counts
+        if counts == _AS_REQUEST:
+            member.in_flight -= 1
+        elif counts == _AS_TUNNEL:
             member.tunnels -= 1
         else:
-            member.in_flight -= 1
+            raise RuntimeError("this lease was released before")
+        self._counts = _NO_MORE
         if outcome is not _COMPLETED or member.health is not _UP:
             member.judge(outcome, now)
         pool = self.pool
@@ -92,9 +95,9 @@ class Lease:
 
         :raises RuntimeError: when it is a tunnel already, or released.
         """
-        if self._is_tunnel or self._is_released:
+        if self._counts != _AS_REQUEST:
             raise RuntimeError("only a request under way becomes a tunnel")
-        self._is_tunnel = True
+        self._counts = _AS_TUNNEL
         member = self.member
         member.tunnels += 1
         member.in_flight -= 1
@@ -142,8 +145,9 @@ class Pool:
         self._queue = Queue()
         self._roster = Roster()
         self._is_settling = False
-        # Whether lease() may choose without another look: the app runs, and
-        # the rules above hold.
+        # Whether lease() may choose without another look: the app runs, the
+        # rules above hold, and there may be room (there is none while anybody
+        # waits who could use every member).
         self._is_open = False
         self._defaults = (timeouts, limits)
         self.app = app
@@ -162,7 +166,7 @@ class Pool:
         :raises AppStopped: and ``Maintenance``, as the app's state says.
         :raises NoBackend: when no member is left to try.
         """
-        if self._is_open or self._may_overtake():
+        if self._is_open or self._may_open():
             member: Member | None = self._choose(tried)
             if member is not None:
                 member.in_flight += 1
@@ -192,6 +196,8 @@ class Pool:
         ticket = self._queue.add(now, granted, refused, tried)
         if lease is not None:
             ticket.grant(lease)
+        elif not tried:
+            self._is_open = False
         return ticket
 
     # -- what the topology says ----------------------------------------------
@@ -270,10 +276,13 @@ class Pool:
 
     # -- the queue -----------------------------------------------------------
 
-    def _may_overtake(self) -> bool:
-        # In the middle of a change, places may be free that waiters have a
+    def _may_open(self) -> bool:
+        # While a change is being made, places may be free that waiters have a
         # right to; they are served before the change is over.
-        return self.app.state is _RUNNING and not self._queue.length
+        if self._queue.length or self.app.state is not _RUNNING:
+            return False
+        self._is_open = not self._is_settling
+        return True
 
     def _refusal_for(self, tried: tuple[Member, ...]) -> ProxyError | None:
         """Why waiting would be in vain, or ``None``."""
@@ -315,13 +324,13 @@ class Pool:
                 pass
         finally:
             self._is_settling = False
-        self._is_open = self.app.state is _RUNNING
+        self._is_open = self.app.state is _RUNNING and not self._queue.has_line(())
         callouts.finish()
 
     def _serve_one(self, callouts: Callouts) -> bool:
         """Grant or refuse the oldest ticket that something can be done for, if any."""
         is_running = self.app.state is _RUNNING
-        free = [member for member in self._roster.members if member.has_room] if is_running else ()
+        free = [one for one in self._roster.members if one.in_flight < one.limit] if is_running else ()
         for ticket in self._queue.heads():
             tried = ticket.tried
             if any(member not in tried for member in free):

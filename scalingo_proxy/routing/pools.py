@@ -138,7 +138,11 @@ class Pools:
         """Tell *callback* what becomes of members, until the returned function is called."""
         key = object()
         self._watchers[key] = callback
-        return lambda: self._watchers.pop(key, None) and None
+
+        def stop() -> None:
+            self._watchers.pop(key, None)
+
+        return stop
 
     # -- who is right about an app -------------------------------------------
 

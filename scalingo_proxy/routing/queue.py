@@ -125,6 +125,10 @@ class Queue:
             del self._lines[ticket.tried]
         self.length -= 1
 
+    def has_line(self, tried: tuple[Member, ...]) -> bool:
+        """Whether anybody waits who tried exactly these."""
+        return tried in self._lines
+
     def heads(self) -> list[Ticket]:
         """The first ticket of each line, oldest first."""
         heads = [next(iter(line.values())) for line in self._lines.values()]

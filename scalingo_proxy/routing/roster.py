@@ -94,7 +94,11 @@ class Roster:
         """Tell *callback* of every event, until the returned function is called."""
         key = object()
         self._watchers[key] = callback
-        return lambda: self._watchers.pop(key, None) and None
+
+        def stop() -> None:
+            self._watchers.pop(key, None)
+
+        return stop
 
     def tell(self) -> None:
         """Tell what happened, in the order it happened, whoever calls whom meanwhile."""
