@@ -8,10 +8,10 @@ escaped (CR, LF, ESC, NUL, quotes, backslash, DEL and all that is not ASCII),
 so that no request can begin a line, end a field or speak to a terminal.
 
 In logfmt and JSON, times are milliseconds with one decimal: ``queue`` is the
-wait for a backend, ``connect`` the time to connect to it (0 where a kept-alive
-connection was used), ``first_byte`` runs from the lease of the backend to the
-first byte of its response (connecting included), ``duration`` from the first
-byte of the request to the end.  A text that is not known is ``-``.
+wait for a backend, ``connect`` the time to connect to backends (0 where a
+kept-alive connection was used); ``first_byte`` and ``duration`` run from the
+beginning of the request, to the first byte of a backend's response and to the
+end of it all.  A text that is not known is ``-``.
 """
 
 from __future__ import annotations
@@ -49,13 +49,8 @@ def _without_query(target: str) -> str:
     return target.partition("?")[0]
 
 
-def _milliseconds_between(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else (end - start) * 1000
-
-
-def _first_byte_milliseconds(record: Record) -> float | None:
-    started = record.started_at if record.leased_at is None else record.leased_at
-    return _milliseconds_between(started, record.first_byte_at)
+def _milliseconds_between(start: float, end: float | None) -> float | None:
+    return None if end is None else (end - start) * 1000
 
 
 def format_logfmt(record: Record, query: bool = True) -> str:
@@ -89,14 +84,13 @@ def format_logfmt(record: Record, query: bool = True) -> str:
     start = record.started_at
     end = record.finished_at
     first = record.first_byte_at
-    leased = start if record.leased_at is None else record.leased_at
     return (
         f"at={'info' if code == '-' else 'error'} method={method} host={host} path={path}"
         f" request_id={request_id} from={client} app={app} backend={backend}"
         f" status={record.status} code={code} bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
         f" queue={'%.1fms' % (queue * 1000) if queue else '0.0ms'}"
         f" connect={'%.1fms' % (connect * 1000) if connect else '0.0ms'}"
-        f" first_byte={'-' if first is None else '%.1fms' % ((first - leased) * 1000)}"
+        f" first_byte={'-' if first is None else '%.1fms' % ((first - start) * 1000)}"
         f" duration={'-' if end is None else '%.1fms' % ((end - start) * 1000)}"
         f" protocol={protocol} tls={tls}"
     )
@@ -105,7 +99,7 @@ def format_logfmt(record: Record, query: bool = True) -> str:
 def format_json(record: Record, query: bool = True) -> str:
     """Write one JSON object with the keys of logfmt; times are numbers, ``null`` where there was none."""
     path = record.path if query else _without_query(record.path)
-    first_byte = _first_byte_milliseconds(record)
+    first_byte = _milliseconds_between(record.started_at, record.first_byte_at)
     duration = _milliseconds_between(record.started_at, record.finished_at)
     return (
         f'{{"at":"{"info" if record.code == "-" else "error"}"'

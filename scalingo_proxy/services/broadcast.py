@@ -1,0 +1,63 @@
+"""Several observers behind one.
+
+Exchanges tell one observer; which ones there are is decided where the proxy
+is put together.  An observer that raises harms neither the others nor the
+exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from scalingo_proxy.interfaces import IObserver
+from scalingo_proxy.model import Record
+
+__all__ = ["Broadcast"]
+
+
+@implementer(IObserver)
+class Broadcast:
+    """Tells each of *observers* everything, in their order.
+
+    What an observer raises is logged with its traceback once for each
+    observer and verb; after that, only that observer's loss is left.
+    """
+
+    _log = Logger()
+
+    def __init__(self, *observers: IObserver) -> None:
+        # Bound once: looking the methods up again would cost as much as calling them.
+        self._finished = tuple(observer.exchange_finished for observer in observers)
+        self._opened = tuple(observer.connection_opened for observer in observers)
+        self._closed = tuple(observer.connection_closed for observer in observers)
+        self._told: set[Callable[..., Any]] = set()
+
+    def exchange_finished(self, record: Record) -> None:
+        for tell in self._finished:
+            try:
+                tell(record)
+            except Exception:
+                self._failed(tell)
+
+    def connection_opened(self, listener: str, kind: str) -> None:
+        for tell in self._opened:
+            try:
+                tell(listener, kind)
+            except Exception:
+                self._failed(tell)
+
+    def connection_closed(self, listener: str, kind: str) -> None:
+        for tell in self._closed:
+            try:
+                tell(listener, kind)
+            except Exception:
+                self._failed(tell)
+
+    def _failed(self, tell: Callable[..., Any]) -> None:
+        if tell not in self._told:
+            self._told.add(tell)
+            self._log.failure("an observer failed, further failures of {tell} are not logged", tell=tell)

@@ -1,0 +1,104 @@
+"""States that the metrics page tells as they are when it is fetched.
+
+Each function adds one family to a :class:`~scalingo_proxy.services.metrics.Metrics`,
+so that the names, which are a promise to dashboards, stand together.  Where
+the numbers come from is handed in; nothing is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from scalingo_proxy.routing.members import HealthState
+from scalingo_proxy.routing.pool import Pool
+from scalingo_proxy.services.exposition import Family
+from scalingo_proxy.services.metrics import OTHER_APPS, Metrics
+
+__all__ = [
+    "add_build_info",
+    "add_log_lines_dropped",
+    "add_pools",
+    "add_process_start_time",
+    "add_resolvers",
+    "add_routes",
+]
+
+
+def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
+    """Requests in flight per app, and which backends may be used.
+
+    Backends are told of apps that have a series of their own only.
+    """
+
+    def in_flight() -> Iterable[tuple[tuple[str], int]]:
+        numbers: dict[str, int] = {}
+        for pool in pools:
+            label = metrics.app_label(pool.app.name)
+            numbers[label] = numbers.get(label, 0) + pool.in_flight
+        return (((label,), number) for label, number in numbers.items())
+
+    def backends_up() -> Iterator[tuple[tuple[str, str], bool]]:
+        for pool in pools:
+            label = metrics.app_label(pool.app.name)
+            if label != OTHER_APPS:
+                for member in pool.members:
+                    health = member.health
+                    is_up = health is HealthState.UP or health is HealthState.UNPROVEN
+                    yield (label, member.backend.address), is_up
+
+    metrics.add(
+        Family(
+            "scalingo_proxy_requests_in_flight",
+            "gauge",
+            "Requests that backends are working on now, without tunnels.",
+            ("app",),
+        ),
+        in_flight,
+    )
+    metrics.add(
+        Family(
+            "scalingo_proxy_backend_up",
+            "gauge",
+            "Whether a backend may be given requests (1), or is quarantined or down (0).",
+            ("app", "backend"),
+        ),
+        backends_up,
+    )
+
+
+def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:
+    """How many domains are known."""
+    family = Family("scalingo_proxy_routes", "gauge", "Domains that are known.")
+    metrics.add(family, lambda: [((), count())])
+
+
+def add_resolvers(metrics: Metrics, states: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+    """Whether each source of routes works, by its name."""
+    family = Family(
+        "scalingo_proxy_resolver_up", "gauge", "Whether a source of routes can answer now.", ("resolver",)
+    )
+    metrics.add(family, lambda: (((name,), is_up) for name, is_up in states()))
+
+
+def add_log_lines_dropped(metrics: Metrics, count: Callable[[], int]) -> None:
+    """How many lines of the request log were lost."""
+    family = Family(
+        "scalingo_proxy_log_lines_dropped_total",
+        "counter",
+        "Lines of the request log that could not be written.",
+    )
+    metrics.add(family, lambda: [((), count())])
+
+
+def add_process_start_time(metrics: Metrics, wall_time: float) -> None:
+    """When the process began, in seconds since the epoch."""
+    family = Family(
+        "scalingo_proxy_process_start_time_seconds", "gauge", "When the process began, since the epoch."
+    )
+    metrics.add(family, lambda: [((), wall_time)])
+
+
+def add_build_info(metrics: Metrics, facts: Mapping[str, str]) -> None:
+    """A constant 1 whose labels say what runs, such as ``name``, ``version``, ``python`` and ``twisted``."""
+    family = Family("scalingo_proxy_build_info", "gauge", "What runs here.", tuple(facts))
+    metrics.add(family, lambda: [(tuple(facts.values()), 1)])

@@ -1,0 +1,228 @@
+"""What the proxy counts, for Prometheus to fetch.
+
+Counters and histograms are plain integers in dictionaries that an exchange
+adds to; text is made only when somebody fetches the page.  What is a state
+rather than an event is read at that moment, by functions handed in
+(:mod:`scalingo_proxy.services.gauges`).  Serving the page is not done here.
+
+The label ``app`` is bounded.  Requests for hosts that nobody claims count as
+``_none``, because a client may send any host.  An app gets its own series
+with its first request, while there are fewer than ``max_apps``, and keeps it
+until the process ends, so that its counters never fall; all later apps
+together are ``_other``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from scalingo_proxy.errors import errors_by_code
+from scalingo_proxy.interfaces import IObserver
+from scalingo_proxy.model import Record
+from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label
+
+__all__ = ["DURATION_BOUNDS", "NO_APP", "OTHER_APPS", "Metrics", "Reading"]
+
+#: The label ``app`` of requests for hosts that nobody claims.
+NO_APP = "_none"
+#: The label ``app`` of all apps beyond ``max_apps``.
+OTHER_APPS = "_other"
+
+#: The bounds of the duration buckets, in seconds.
+DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+#: Tells a family's samples now: label values and number of each.
+Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
+
+# By the first digit of the status; a status that HTTP does not have is "other".
+_CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+_REQUESTS = Family(
+    "scalingo_proxy_requests_total",
+    "counter",
+    "Finished requests, refused ones among them, by class of status.",
+    ("listener", "app", "code"),
+)
+_REQUEST_DURATION = HistogramFamily(
+    "scalingo_proxy_request_duration_seconds",
+    "From the beginning of a request to its end; to the answer where it became a tunnel.",
+    DURATION_BOUNDS,
+    "app",
+)
+_CONNECT_DURATION = HistogramFamily(
+    "scalingo_proxy_connect_duration_seconds",
+    "Time spent on connecting to backends, of requests that needed a new connection.",
+    DURATION_BOUNDS,
+)
+_REQUEST_BYTES = Family(
+    "scalingo_proxy_request_bytes_total",
+    "counter",
+    "Bytes of bodies and tunnels received from clients.",
+    ("app",),
+)
+_RESPONSE_BYTES = Family(
+    "scalingo_proxy_response_bytes_total", "counter", "Bytes of bodies and tunnels sent to clients.", ("app",)
+)
+_ERRORS = Family(
+    "scalingo_proxy_router_errors_total",
+    "counter",
+    "Requests that the proxy itself ended, by reason code.",
+    ("reason",),
+)
+_OPEN_CONNECTIONS = Family(
+    "scalingo_proxy_open_connections",
+    "gauge",
+    "Client connections that are open now.",
+    ("listener", "kind"),
+)
+_RELOADS = Family(
+    "scalingo_proxy_config_reloads_total", "counter", "Attempts to read the configuration again.", ("result",)
+)
+_LAST_RELOAD = Family(
+    "scalingo_proxy_config_last_reload_successful",
+    "gauge",
+    "Whether the configuration on file is in effect (1), or was refused at the last reload (0).",
+)
+
+
+class _AppCounts:
+    """What is counted for one value of the label ``app``."""
+
+    __slots__ = ("bytes_in", "bytes_out", "durations", "label", "requests", "seconds")
+
+    def __init__(self, app: str) -> None:
+        self.label = escape_label(app)
+        #: By listener, by the first digit of the status.
+        self.requests: dict[str, list[int]] = {}
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.durations = [0] * (len(DURATION_BOUNDS) + 1)
+        self.seconds = 0.0
+
+
+@implementer(IObserver)
+class Metrics:
+    """Counts exchanges and connections, and writes the page.
+
+    :param max_apps: how many apps get a label of their own; see above.
+    """
+
+    _log = Logger()
+
+    def __init__(self, max_apps: int = 1000) -> None:
+        self._room = max_apps
+        self._others = _AppCounts(OTHER_APPS)
+        self._apps = {NO_APP: _AppCounts(NO_APP), OTHER_APPS: self._others}
+        self._connects = [0] * (len(DURATION_BOUNDS) + 1)
+        self._connect_seconds = 0.0
+        # Beginning at zero, so that the first error is seen as a rise.
+        self._errors = dict.fromkeys(errors_by_code(), 0)
+        self._connections: dict[tuple[str, str], int] = {}
+        self._reloads = {"success": 0, "failure": 0}
+        self._last_reload_successful = True
+        self._readings: list[tuple[Family, Reading]] = []
+        self._failed_readings: set[str] = set()
+
+    # -- IObserver -----------------------------------------------------------
+
+    def exchange_finished(self, record: Record) -> None:
+        counts = self._apps.get(record.app)
+        if counts is None:
+            counts = self._counts_of(record.app)
+        status = record.status
+        by_code = counts.requests.get(record.listener)
+        if by_code is None:
+            by_code = counts.requests[record.listener] = [0] * len(_CODES)
+        by_code[status // 100 if 100 <= status <= 599 else 0] += 1
+        counts.bytes_in += record.bytes_in
+        counts.bytes_out += record.bytes_out
+        # How long a tunnel lives says nothing of the app's speed, its opening does.
+        end = record.finished_at if status != 101 else record.first_byte_at
+        if end is not None:
+            seconds = end - record.started_at
+            counts.durations[bisect_left(DURATION_BOUNDS, seconds)] += 1
+            counts.seconds += seconds
+        if record.connect_seconds:
+            self._connects[bisect_left(DURATION_BOUNDS, record.connect_seconds)] += 1
+            self._connect_seconds += record.connect_seconds
+        if record.code != "-":
+            self._errors[record.code] = self._errors.get(record.code, 0) + 1
+
+    def connection_opened(self, listener: str, kind: str) -> None:
+        key = (listener, kind)
+        self._connections[key] = self._connections.get(key, 0) + 1
+
+    def connection_closed(self, listener: str, kind: str) -> None:
+        key = (listener, kind)
+        self._connections[key] = self._connections.get(key, 0) - 1
+
+    # -- what others tell ----------------------------------------------------
+
+    def config_reloaded(self, successful: bool) -> None:
+        """The configuration was read again: taken over, or refused."""
+        self._reloads["success" if successful else "failure"] += 1
+        self._last_reload_successful = successful
+
+    def add(self, family: Family, read: Reading) -> None:
+        """Have *family* on the page; *read* is called each time the page is made.
+
+        Should it raise, the page has everything else, and the program log
+        tells of it once.
+        """
+        self._readings.append((family, read))
+
+    def app_label(self, app: str) -> str:
+        """What the label ``app`` says for this app; it gets a series of its own if there is room."""
+        if not app:
+            return NO_APP
+        return OTHER_APPS if self._counts_of(app) is self._others else app
+
+    # -- the page ------------------------------------------------------------
+
+    def exposition(self) -> str:
+        """The page, in the format of :mod:`scalingo_proxy.services.exposition`."""
+        apps = self._apps.values()
+        lines = [
+            *_REQUESTS.lines_of_escaped(self._request_samples()),
+            *_REQUEST_DURATION.lines((app.label, app.durations, app.seconds) for app in apps),
+            *_CONNECT_DURATION.lines([("", self._connects, self._connect_seconds)]),
+            *_REQUEST_BYTES.lines_of_escaped((app.label, app.bytes_in) for app in apps),
+            *_RESPONSE_BYTES.lines_of_escaped((app.label, app.bytes_out) for app in apps),
+            *_ERRORS.lines(((reason,), count) for reason, count in self._errors.items()),
+            *_OPEN_CONNECTIONS.lines(self._connections.items()),
+            *_RELOADS.lines(((result,), count) for result, count in self._reloads.items()),
+            *_LAST_RELOAD.lines([((), self._last_reload_successful)]),
+        ]
+        for family, read in self._readings:
+            try:
+                lines += family.lines(read())
+            except Exception:
+                if family.name not in self._failed_readings:
+                    self._failed_readings.add(family.name)
+                    self._log.failure("{name} cannot be read for the metrics page", name=family.name)
+        return "".join(lines)
+
+    # -- inner parts ---------------------------------------------------------
+
+    def _counts_of(self, app: str) -> _AppCounts:
+        counts = self._apps.get(app or NO_APP)
+        if counts is not None:
+            return counts
+        if self._room <= 0:
+            return self._others
+        self._room -= 1
+        counts = self._apps[app] = _AppCounts(app)
+        return counts
+
+    def _request_samples(self) -> Iterator[tuple[str, str, str, int]]:
+        for app in self._apps.values():
+            label = app.label
+            for listener, by_code in app.requests.items():
+                listener_label = escape_label(listener)
+                for code, count in zip(_CODES, by_code, strict=True):
+                    if count:
+                        yield listener_label, label, code, count

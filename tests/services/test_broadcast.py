@@ -1,0 +1,74 @@
+"""Tests for :mod:`scalingo_proxy.services.broadcast`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from scalingo_proxy.interfaces import IObserver
+from scalingo_proxy.model import Record
+from scalingo_proxy.services.broadcast import Broadcast
+
+
+@implementer(IObserver)
+class Recorder:
+    """Keeps what it is told, and raises *error* if there is one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.told: list[object] = []
+        self._error = error
+
+    def _keep(self, what: object) -> None:
+        self.told.append(what)
+        if self._error is not None:
+            raise self._error
+
+    def exchange_finished(self, record: Record) -> None:
+        self._keep(record)
+
+    def connection_opened(self, listener: str, kind: str) -> None:
+        self._keep(("opened", listener, kind))
+
+    def connection_closed(self, listener: str, kind: str) -> None:
+        self._keep(("closed", listener, kind))
+
+
+def tell_everything(observer: IObserver) -> list[object]:
+    """One of each."""
+    record = Record(0.0, 0.0, "", "")
+    observer.exchange_finished(record)
+    observer.connection_opened("http", "websocket")
+    observer.connection_closed("http", "http")
+    return [record, ("opened", "http", "websocket"), ("closed", "http", "http")]
+
+
+class BroadcastTests(SynchronousTestCase):
+    """Telling several observers."""
+
+    def test_interface(self) -> None:
+        """It is an observer."""
+        verifyObject(IObserver, Broadcast())
+
+    def test_everybody_is_told(self) -> None:
+        """Each observer is told everything."""
+        observers = Recorder(), Recorder()
+        told = tell_everything(Broadcast(*observers))
+        self.assertEqual([observer.told for observer in observers], [told, told])
+
+    def test_one_raises(self) -> None:
+        """An observer that raises goes on being told, and so do those after it."""
+        bad, good = Recorder(ZeroDivisionError()), Recorder()
+        broadcast = Broadcast(bad, good)
+        first, second = tell_everything(broadcast), tell_everything(broadcast)
+        self.assertEqual(good.told, first + second)
+        self.assertEqual(bad.told, first + second)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+    def test_logged_per_observer(self) -> None:
+        """Each observer that fails is logged, not only the first one."""
+        broadcast = Broadcast(Recorder(ZeroDivisionError()), Recorder(KeyError()))
+        for _ in range(3):
+            broadcast.exchange_finished(Record(0.0, 0.0, "", ""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
