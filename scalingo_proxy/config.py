@@ -66,13 +66,13 @@ def load(path: str | None, environ: Mapping[str, str] | None = None) -> Settings
     :raises ConfigurationError: with every mistake.
     """
     environ = os.environ if environ is None else environ
-    if not path:
+    if path is None:
         return parse("", "", environ)
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from None
+        raise _unreadable(path or '""', error.strerror or str(error)) from None
     try:
         document = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -40,6 +40,9 @@ _VARIABLES: Mapping[str, tuple[str, str, str]] = {
     for field in attrs.fields(settings)
 }
 
+#: Variables of the same family that are read elsewhere: where the commands find the admin API.
+_OTHERS = frozenset({f"{PREFIX}ADMIN"})
+
 # What Kubernetes sets for the services of a namespace ("service links").
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 
@@ -77,7 +80,7 @@ def read_environment(environ: Mapping[str, str]) -> Overrides:
         if variable in _VARIABLES:
             section, key, kind = _VARIABLES[variable]
             values.append((section, key, _value(text, kind)))
-        elif variable.startswith(PREFIX) and not _SERVICE_LINK.search(variable):
+        elif variable.startswith(PREFIX) and variable not in _OTHERS and not _SERVICE_LINK.search(variable):
             warnings.append(f"{variable}: no setting has this name{did_you_mean(variable, _VARIABLES)}")
     return Overrides(tuple(values), warnings)
 

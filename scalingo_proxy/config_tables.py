@@ -33,6 +33,7 @@ from scalingo_proxy.resolvers.strict_tables import (
     text,
     whole_number,
 )
+from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.settings import AdminSettings, LogSettings, ProxySettings, app_clashes, endpoint_clashes
 
@@ -202,10 +203,6 @@ def _token_findings(name: str) -> Iterator[Finding]:
     if not name:
         return
     try:
-        with open(name, "rb") as file:
-            token = file.readline().strip()
-    except OSError as error:
-        yield Finding(("admin", "token_file"), f"{shown(name)} cannot be read: {error.strerror}")
-        return
-    if not token:
-        yield Finding(("admin", "token_file"), f"the first line of {shown(name)} is empty")
+        token_in(name)
+    except ValueError as error:
+        yield Finding(("admin", "token_file"), str(error))

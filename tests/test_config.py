@@ -391,6 +391,10 @@ class EnvironmentTests(SynchronousTestCase):
             'did you mean "SCALINGO_PROXY_TIMEOUTS_CONNECT"?',
         )
 
+    def test_of_the_commands(self) -> None:
+        """Where the commands find the admin API is no setting of the proxy, and no mistake."""
+        self.assertEqual(parse("", "", {"SCALINGO_PROXY_ADMIN": "127.0.0.1:9"}), Settings())
+
     def test_kubernetes(self) -> None:
         """What Kubernetes sets for a service called scalingo-proxy is none of ours."""
         environ = {
@@ -435,6 +439,12 @@ class LoadTests(SynchronousTestCase):
         """A file that is not there is a mistake of its own."""
         self.assertEqual(self.problem(), "proxy.toml: cannot be read: No such file or directory")
 
+    def test_no_name(self) -> None:
+        """An empty name is not the same as no file."""
+        with self.assertRaises(ConfigurationError) as caught:
+            load("", {})
+        self.assertEqual(str(caught.exception), '"": cannot be read: No such file or directory')
+
     def test_folder(self) -> None:
         """So is a folder."""
         self.file.makedirs()
@@ -455,7 +465,7 @@ class LoadTests(SynchronousTestCase):
         content = b'[admin]\nendpoint = "0.0.0.0:8081"\ntoken_file = "token"\n'
         self.assertIn("proxy.toml:3: [admin] token_file: ", self.problem(content))
         self.folder.child("token").setContent(b"\nsecret")
-        self.assertIn("is empty", self.problem())
+        self.assertIn("must hold a token in its first line", self.problem())
 
     def test_folders_of_what_is_written(self) -> None:
         """The store and the log need a folder that is there, and cannot be one."""

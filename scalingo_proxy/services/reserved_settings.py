@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scalingo_proxy.errors import ConfigurationError
 from scalingo_proxy.model import App
 from scalingo_proxy.resolvers.app_record import record_from_app
 from scalingo_proxy.resolvers.strict_tables import Finding, Path, path_text, shown
 
-__all__ = ["REFUSED", "WARNED", "refuse_reserved", "reserved_settings", "reserved_warnings"]
+__all__ = ["REFUSED", "WARNED", "reserved_settings", "reserved_warnings"]
 
 #: Any value but the one that switches the setting off (false, empty or 0).
 ANY = object()
@@ -71,7 +70,8 @@ def reserved_settings(document: Mapping[str, Any]) -> tuple[list[Finding], list[
     """What a configuration document says that is refused, and what is warned of.
 
     :param document: tables as TOML gives them; what is of the wrong type is
-        somebody else's finding and passed over.
+        somebody else's finding and passed over.  A lone app record is
+        ``{"app": record}``.
     """
     refused: list[Finding] = []
     warned: list[Finding] = []
@@ -84,27 +84,12 @@ def reserved_settings(document: Mapping[str, Any]) -> tuple[list[Finding], list[
     return refused, warned
 
 
-def refuse_reserved(app: App) -> None:
-    """Refuse an app that asks for what would be unsafe to leave out.
-
-    :raises ConfigurationError: with key paths relative to the app's record.
-    """
-    refused, _warned = reserved_settings({"app": record_from_app(app)})
-    if refused:
-        raise ConfigurationError(_within_record(finding).as_mistake() for finding in refused)
-
-
 def reserved_warnings(app: App) -> tuple[str, ...]:
     """One sentence for each setting of *app* that has no effect."""
     _refused, warned = reserved_settings({"app": record_from_app(app)})
     return tuple(
-        f"app {shown(app.name)}: {path_text(_within_record(finding).path)}: {finding.message}"
-        for finding in warned
+        f"app {shown(app.name)}: {path_text(finding.path[1:])}: {finding.message}" for finding in warned
     )
-
-
-def _within_record(finding: Finding) -> Finding:
-    return Finding(finding.path[1:], finding.message)
 
 
 def _values(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:

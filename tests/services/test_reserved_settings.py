@@ -5,13 +5,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.config_tables import DOCUMENT
-from scalingo_proxy.errors import ConfigurationError
 from scalingo_proxy.model import App
 from scalingo_proxy.resolvers.strict_tables import TableListReader, TableReader
 from scalingo_proxy.services.reserved_settings import (
     REFUSED,
     WARNED,
-    refuse_reserved,
     reserved_settings,
     reserved_warnings,
 )
@@ -57,21 +55,17 @@ class DocumentTests(SynchronousTestCase):
 class AppTests(SynchronousTestCase):
     """One app, as the admin API is told it."""
 
-    def test_plain(self) -> None:
-        """An app that asks for nothing special is let through."""
-        app = App("a", domains=["a.example"], backends=["a:1"], timeouts={"connect": 1.0})
-        refuse_reserved(app)
-        self.assertEqual(reserved_warnings(app), ())
-
-    def test_refused(self) -> None:
-        """Every refused setting is told at once, by its path in the record."""
-        app = App("a", force_https=True, access={"deny": ("10.0.0.0/8",), "allow": ()}, tls="passthrough")
-        with self.assertRaises(ConfigurationError) as caught:
-            refuse_reserved(app)
+    def test_record(self) -> None:
+        """A record alone is checked like one of the file."""
+        refused, _warned = reserved_settings({"app": {"force_https": True, "access": {"deny": ["::/0"]}}})
         self.assertEqual(
-            sorted(mistake.path for mistake in caught.exception.mistakes),
-            ["access.deny", "force_https", "tls"],
+            [finding.path for finding in refused], [("app", "force_https"), ("app", "access", "deny")]
         )
+
+    def test_plain(self) -> None:
+        """An app that asks for nothing special has no warnings."""
+        app = App("a", domains=["a.example"], backends=["a:1"], timeouts={"connect": 1.0})
+        self.assertEqual(reserved_warnings(app), ())
 
     def test_warned(self) -> None:
         """Harmless ones are sentences that name the app and the setting."""
