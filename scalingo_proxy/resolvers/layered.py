@@ -23,12 +23,12 @@ from scalingo_proxy.resolvers.loading import answer_after
 from scalingo_proxy.resolvers.table_feed import TableFeed
 from scalingo_proxy.routing.table import normalised_app
 
-__all__ = ["Conflict", "LayeredResolver"]
+__all__ = ["Conflict", "Layer", "LayeredResolver"]
 
 _log = Logger()
 
 
-class _Layer(Protocol):
+class Layer(Protocol):
     """An IRouteFeed with a name, which its routes carry."""
 
     name: str
@@ -83,15 +83,16 @@ class LayeredResolver(TableFeed):
 
     Queries are answered once every layer that loads has loaded.
 
+    :ivar layers: as they were given.
     :ivar conflicts: the apps that are left out now.
     """
 
-    def __init__(self, layers: Sequence[_Layer], name: str = "layered") -> None:
+    def __init__(self, layers: Sequence[Layer], name: str = "layered") -> None:
         super().__init__(name)
-        self._layers = tuple(layers)
-        self._unloaded = tuple(layer for layer in self._layers if isinstance(layer, _Loaded))
+        self.layers = tuple(layers)
+        self._unloaded = tuple(layer for layer in self.layers if isinstance(layer, _Loaded))
         self.conflicts: tuple[Conflict, ...] = ()
-        for layer in self._layers:
+        for layer in self.layers:
             layer.watch(self._layer_changed)
             if isinstance(layer, _Guarded):
                 layer.guard(partial(self.check, layer=layer))
@@ -108,7 +109,7 @@ class LayeredResolver(TableFeed):
             return self._resolve_later(query)
         return self._answer(query)
 
-    def check(self, change: TopologyChange, layer: _Layer) -> None:
+    def check(self, change: TopologyChange, layer: Layer) -> None:
         """See whether *change* may come to *layer*, without making it.
 
         :raises DomainTaken: an app of another layer has one of the domains.
@@ -129,7 +130,7 @@ class LayeredResolver(TableFeed):
         self._swap(table, table.difference(self.table))
 
     def _effect(
-        self, change: TopologyChange, pending: _Layer | None = None
+        self, change: TopologyChange, pending: Layer | None = None
     ) -> tuple[TopologyChange, dict[str, str]]:
         """What *change* means for the merged table, and the layers of the apps that come in.
 
@@ -143,7 +144,7 @@ class LayeredResolver(TableFeed):
         removed: list[str] = []
         labels: dict[str, str] = {}
         for name, its_app in coming.items():
-            for layer in self._layers:
+            for layer in self.layers:
                 app = its_app if layer is pending else layer.apps().get(name)
                 if app is not None:
                     updated.append(app)
@@ -179,9 +180,9 @@ class LayeredResolver(TableFeed):
         self.conflicts = tuple(conflicts)
         self._swap(table, table.difference(self.table))
 
-    def _strongest(self) -> Iterator[tuple[_Layer, App]]:
+    def _strongest(self) -> Iterator[tuple[Layer, App]]:
         seen: set[str] = set()
-        for layer in self._layers:
+        for layer in self.layers:
             for name, app in layer.apps().items():
                 if name not in seen:
                     seen.add(name)

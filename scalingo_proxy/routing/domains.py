@@ -74,7 +74,9 @@ def _address(text: str, name: str) -> str:
         try:
             return f"[{ipaddress.IPv6Address(bare if '%' not in bare else '')}]"
         except ValueError:
-            raise ValueError(f"{text!r} is not a domain: write the name alone, without scheme or port") from None
+            raise ValueError(
+                f"{text!r} is not a domain: write the name alone, without scheme or port"
+            ) from None
     try:
         return str(ipaddress.IPv4Address(name))
     except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any, cast
 
 import attrs
 
@@ -187,8 +188,8 @@ def normalised_app(app: App) -> App:
     normal = tuple(domains)
     if normal == app.domains:
         return app
-    # mypy cannot see through the generic ``converter=tuple`` of the field.
-    return attrs.evolve(app, domains=normal)  # type: ignore[arg-type]
+    # The cast: mypy cannot see through the generic ``converter=tuple`` of the field.
+    return attrs.evolve(app, domains=cast(Any, normal))
 
 
 def difference(old: Mapping[str, App], new: Mapping[str, App]) -> TopologyChange:

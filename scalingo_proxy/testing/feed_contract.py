@@ -14,7 +14,7 @@ feed answers queries too::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -24,11 +24,7 @@ from scalingo_proxy.errors import DomainTaken
 from scalingo_proxy.interfaces import IResolver, IRouteFeed
 from scalingo_proxy.model import App, TopologyChange
 from scalingo_proxy.testing.resolver_contract import an_app, ask, owner_of
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase as _Base
-else:
-    _Base = object
+from scalingo_proxy.testing.trial_case import MixedIntoTestCase
 
 __all__ = ["FeedContract", "Source"]
 
@@ -48,7 +44,7 @@ class Source:
     change: Callable[[TopologyChange], Any]
 
 
-class FeedContract(_Base):
+class FeedContract(MixedIntoTestCase):
     """What IRouteFeed promises, and its answers where it provides IResolver too."""
 
     async def make_source(self, apps: tuple[App, ...]) -> Source:
@@ -80,7 +76,7 @@ class FeedContract(_Base):
             return error
         raise self.failureException("the change was not refused")
 
-    async def test_interface(self) -> None:
+    async def test_feed_interface(self) -> None:
         """It provides IRouteFeed."""
         verifyObject(IRouteFeed, (await self.source()).feed)
 
