@@ -122,8 +122,9 @@ class Deadlines:
             for timed in self._slots.pop(slot, ()):
                 timed.deadline_slot = _NEVER
                 self._look_at(timed, now)
-        if self._slots and self._timer is None:
-            self._schedule(min(self._slots))
+        # Those put into a later slot may have set the timer past an earlier one.
+        if self._slots and (earliest := min(self._slots)) < self._timer_slot:
+            self._schedule(earliest)
 
     def _look_at(self, timed: Timed, now: float) -> None:
         if timed.deadline > now:

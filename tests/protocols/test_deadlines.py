@@ -1,0 +1,132 @@
+"""Many deadlines on one timer."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scalingo_proxy.protocols.deadlines import GRANULARITY, Deadlines, Timed
+
+
+class Recorder(Timed):
+    """Notes when it was told."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.told: list[float] = []
+
+    def deadline_reached(self) -> None:
+        self.told.append(self.clock.seconds())
+
+
+class DeadlinesTests(SynchronousTestCase):
+    """Each object is told once, never early, and soon."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock)
+
+    def run_to(self, moment: float) -> None:
+        """Advance in small steps, as a reactor does."""
+        while self.clock.seconds() < moment:
+            self.clock.advance(0.01)
+
+    def test_told_once_and_soon(self) -> None:
+        """A deadline is noticed within the granularity and only once."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 1.0)
+        self.run_to(5.0)
+        self.assertEqual(len(timed.told), 1)
+        self.assertGreaterEqual(timed.told[0], 1.0)
+        self.assertLessEqual(timed.told[0], 1.0 + GRANULARITY + 0.02)
+
+    def test_moved_later(self) -> None:
+        """Only the last moment that was set counts when it moved later."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 1.0)
+        self.deadlines.set(timed, 3.0)
+        self.run_to(2.9)
+        self.assertEqual(timed.told, [])
+        self.run_to(3.2)
+        self.assertEqual(len(timed.told), 1)
+
+    def test_moved_earlier(self) -> None:
+        """A moment that moved earlier is noticed at the earlier one."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 60.0)
+        self.deadlines.set(timed, 1.0)
+        self.run_to(1.2)
+        self.assertEqual(len(timed.told), 1)
+
+    def test_cleared(self) -> None:
+        """A cleared deadline is never told, and can be set again."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 1.0)
+        self.deadlines.clear(timed)
+        self.run_to(2.0)
+        self.assertEqual(timed.told, [])
+        self.deadlines.set(timed, 2.5)
+        self.run_to(3.0)
+        self.assertEqual(len(timed.told), 1)
+
+    def test_forgotten(self) -> None:
+        """A forgotten object is not told, and the timer goes when stopped."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 1.0)
+        self.deadlines.stop()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.deadlines.forget(timed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_timer(self) -> None:
+        """A thousand objects share one delayed call."""
+        for number in range(1000):
+            self.deadlines.set(Recorder(self.clock), 1.0 + number / 10)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_failure_of_one(self) -> None:
+        """An object that raises takes nobody else's deadline with it."""
+
+        class Broken(Timed):
+            def deadline_reached(self) -> None:
+                raise ZeroDivisionError
+
+        timed = Recorder(self.clock)
+        self.deadlines.set(Broken(), 1.0)
+        self.deadlines.set(timed, 1.0)
+        self.run_to(1.3)
+        self.assertEqual(len(timed.told), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_like_a_model(self) -> None:
+        """Random settings are told as an exact timer would, give or take the granularity."""
+        randomness = random.Random(5)
+        objects = [Recorder(self.clock) for _ in range(30)]
+        expected: dict[Recorder, float] = {}
+        told: dict[Recorder, int] = dict.fromkeys(objects, 0)
+        for _ in range(2000):
+            timed = randomness.choice(objects)
+            action = randomness.random()
+            if action < 0.7:
+                moment = self.clock.seconds() + randomness.uniform(0.0, 3.0)
+                self.deadlines.set(timed, moment)
+                expected[timed] = moment
+            elif action < 0.85:
+                self.deadlines.clear(timed)
+                expected.pop(timed, None)
+            else:
+                self.deadlines.forget(timed)
+                expected.pop(timed, None)
+            self.clock.advance(0.01)
+            now = self.clock.seconds()
+            for other, moment in list(expected.items()):
+                if len(other.told) > told[other]:
+                    self.assertGreaterEqual(now, moment)
+                    told[other] = len(other.told)
+                    del expected[other]
+                else:
+                    self.assertLess(now, moment + GRANULARITY + 0.02)
+            for other in objects:
+                self.assertEqual(len(other.told), told[other])
