@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IConnector, IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -53,7 +53,7 @@ class ScriptedClient(Protocol):
         self._received = bytearray()
         self._tunnelled = bytearray()
         self._to_send: deque[tuple[bytes, float]] = deque()
-        self._sending = False
+        self._next_piece: IDelayedCall | None = None
         self._requests: RequestReader | None = RequestReader()
         self._requests.on_head = lambda request: self._reader.methods.append(request.method)
         self._reader = ResponseReader()
@@ -76,19 +76,18 @@ class ScriptedClient(Protocol):
 
     def _enqueue(self, pieces: Any, pause: float) -> ScriptedClient:
         self._to_send.extend((piece, pause) for piece in pieces)
-        if self.is_connected and not self._sending:
+        if self.is_connected and self._next_piece is None:
             self._send_next()
         return self
 
     def _send_next(self) -> None:
-        self._sending = False
+        self._next_piece = None
         while self._to_send and self.lost_because is None:
             piece, pause = self._to_send.popleft()
             self._note_methods(piece)
             self.transport.write(piece)
             if pause and self._to_send:
-                self._sending = True
-                self.reactor.callLater(pause, self._send_next)
+                self._next_piece = self.reactor.callLater(pause, self._send_next)
                 return
 
     def _note_methods(self, sent: bytes) -> None:
@@ -202,6 +201,8 @@ class ScriptedClient(Protocol):
         """Note why."""
         self.lost_because = reason
         self._to_send.clear()
+        if self._next_piece is not None and self._next_piece.active():
+            self._next_piece.cancel()
 
     def _end(self) -> None:
         self.saw_end = True

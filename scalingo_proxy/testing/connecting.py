@@ -47,7 +47,7 @@ class Reach(enum.Enum):
     SILENT = "silent"
     #: Accepted by the operating system, then reset.
     RESET = "reset"
-    #: No route to the host.
+    #: There is no route there.
     UNREACHABLE = "unreachable"
 
 
@@ -190,7 +190,7 @@ class MemoryClient(MemoryTransport):
         """The first packet was answered, one way or another."""
         reach = self.network.way_to(self._peer).reach
         if reach is Reach.UNREACHABLE:
-            self._fail_with(errno.EHOSTUNREACH)
+            self._fail_with(errno.ENETUNREACH)
             return
         port = None if reach is Reach.REFUSED else self.network.listener(self._peer)
         if port is None and reach is not Reach.RESET:
