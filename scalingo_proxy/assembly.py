@@ -6,18 +6,19 @@ before the service is started, and stopping it is a drain.
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import twisted
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from scalingo_proxy.model import TopologyChange
+import twisted
+from scalingo_proxy.model import TopologyChange, join_host_port
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
@@ -32,10 +33,10 @@ from scalingo_proxy.services.banner import BannerDoor, banner
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DEMO_DOMAIN, DemoBackends
-from scalingo_proxy.services.listeners import Door, ListenersService
+from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.store_service import StoreService
-from scalingo_proxy.settings import ListenSettings, Settings
+from scalingo_proxy.settings import Settings
 from scalingo_proxy.version import VERSION
 
 __all__ = ["Proxy", "assemble"]
@@ -112,7 +113,7 @@ def assemble(
         proxy.listeners,
     ]
     for service in services:
-        service.setServiceParent(proxy)
+        service.setServiceParent(proxy)  # type: ignore[no-untyped-call]
     return proxy
 
 
@@ -124,6 +125,19 @@ def _build(settings: Settings) -> Mapping[str, str]:
         "python": platform.python_version(),
         "twisted": twisted.__version__,
     }
+
+
+def _url(address: Any, name: str = "") -> str:
+    """What to type to reach *address*; *name* instead of an address that means this machine."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return f"unix:{os.fsdecode(getattr(address, 'name', None) or b'')}"
+    is_local = host in ("", "::", "0.0.0.0", "127.0.0.1", "::1")
+    return f"http://{join_host_port((name if is_local else '') or _reachable(host), address.port)}/"
+
+
+def _reachable(host: str) -> str:
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
 
 
 class Proxy(MultiService):
@@ -151,7 +165,7 @@ class Proxy(MultiService):
         access_log: AccessLog,
         metrics: Metrics,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.settings = settings
         self._reactor = reactor
         self._read_again = read_again
@@ -163,12 +177,12 @@ class Proxy(MultiService):
         self._metrics = metrics
         self._is_stopping = False
         self.listeners = ListenersService(
-            reactor, [self._door(listen) for listen in settings.listens], settings.timeouts.drain
+            reactor, self._doors(settings), drain_seconds=settings.timeouts.drain
         )
 
     def startService(self) -> None:
         self._is_stopping = False
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
         """Stop each child when the one started after it has stopped."""
@@ -193,14 +207,12 @@ class Proxy(MultiService):
         reactor = type(self._reactor).__name__.removesuffix("Reactor").lower()
         mode = ", demo" if self.settings.demo else ""
         title = f"scalingo-proxy {VERSION}  Twisted {twisted.__version__}, {reactor}, 1 worker{mode}"
-        lines, first_http = [], ""
-        for door in self.listeners.doors:
-            address = door.url(DEMO_DOMAIN if self.settings.demo else "")
-            first_http = first_http or address
-            remark = "2 demo backends, round robin" if self.settings.demo else ""
-            lines.append(BannerDoor(door.protocol, address, remark))
-        lines.append(BannerDoor("admin", self.admin.url, "API under /api/v1, /metrics"))
-        return banner(title, lines, [f"curl {first_http}"] if self.settings.demo else [])
+        remark = "2 demo backends, round robin" if self.settings.demo else ""
+        name = DEMO_DOMAIN if self.settings.demo else ""
+        doors = [BannerDoor(port.name, _url(port.address, name), remark) for port in self.listeners.ports]
+        tries = [f"curl {doors[0].address}"] if self.settings.demo and doors else []
+        doors.append(BannerDoor("admin", _url(self.admin.address), "API under /api/v1, /metrics"))
+        return banner(title, doors, tries)
 
     # -- what the admin API asks ---------------------------------------------
 
@@ -211,7 +223,7 @@ class Proxy(MultiService):
             reasons.append("the proxy is stopping")
         if not self._store.is_loaded:
             reasons.append("the store is not loaded")
-        if not self.listeners.is_open:
+        if not self.listeners.ports:
             reasons.append("the listeners are not open")
         return reasons
 
@@ -220,7 +232,7 @@ class Proxy(MultiService):
         return {
             **_build(self.settings),
             "reactor": type(self._reactor).__name__,
-            "listeners": [door.as_dict() for door in self.listeners.doors],
+            "listeners": [{"protocol": port.name, "address": port.text} for port in self.listeners.ports],
             "client_connections": self._env.client_connections,
             "backend_connections": self._env.connections.open_count,
             "warnings": list(self.settings.warnings),
@@ -229,9 +241,7 @@ class Proxy(MultiService):
 
     def resolver_states(self) -> Sequence[tuple[str, bool]]:
         """Whether each source of routes can answer."""
-        return [
-            (layer.name, getattr(layer, "is_loaded", True)) for layer in self._resolver.layers
-        ]
+        return [(layer.name, getattr(layer, "is_loaded", True)) for layer in self._resolver.layers]
 
     # -- reload --------------------------------------------------------------
 
@@ -249,13 +259,13 @@ class Proxy(MultiService):
     async def _reload(self) -> Mapping[str, Any]:
         self._access_log.reopen()
         if self._read_again is None:
-            return {"apps": {"updated": [], "removed": []}, "listeners": {}, "restart_needed": []}
+            return {"apps": {"updated": [], "removed": []}, "listeners": [], "restart_needed": []}
         try:
             settings = self._read_again()
             described = {app.name for app in settings.apps}
             removed = tuple(name for name in self._file.apps() if name not in described)
             self._resolver.check(TopologyChange(settings.apps, removed), self._file)
-            doors = await self.listeners.reconcile([self._door(listen) for listen in settings.listens])
+            await self.listeners.reconcile(self._doors(settings))
             difference = self._file.replace(settings.apps)
         except Exception as error:
             self._metrics.config_reloaded(False)
@@ -268,7 +278,7 @@ class Proxy(MultiService):
                 "updated": [app.name for app in difference.updated],
                 "removed": list(difference.removed),
             },
-            "listeners": doors,
+            "listeners": [port.text for port in self.listeners.ports],
             "restart_needed": restart_needed,
         }
         _log.info(
@@ -293,18 +303,20 @@ class Proxy(MultiService):
         fixed = ("proxy", "admin", "metrics")
         return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]
 
-    def _door(self, listen: ListenSettings) -> Door:
-        """One listener's endpoint, with what makes its factory."""
-        return Door(
-            listen.endpoint,
-            HTTPProxyFactory(
-                env=self._env,
-                listener=listen.protocol,
-                trusted_proxies=listen.trusted_proxies,
-                public_port=listen.public_port,
-                note_agents=self.settings.log.requests == "combined",
-            ),
-            settings=listen,
-        )
-
-
+    def _doors(self, settings: Settings) -> list[Listener]:
+        """One door for each listener of the settings, each with a factory of its own."""
+        return [
+            Listener(
+                listen.protocol,
+                listen.endpoint,
+                HTTPProxyFactory(
+                    env=self._env,
+                    listener=listen.protocol,
+                    trusted_proxies=listen.trusted_proxies,
+                    public_port=listen.public_port,
+                    note_agents=settings.log.requests == "combined",
+                ),
+                setting=f"listen[{number}].endpoint",
+            )
+            for number, listen in enumerate(settings.listens)
+        ]

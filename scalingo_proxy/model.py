@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -153,7 +153,11 @@ def _overrides() -> Any:
     return attrs.field(default=_NOTHING, converter=_frozen_mapping, hash=False)
 
 
-def _backends(values: Any) -> tuple[Backend, ...]:
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _backends(values: Iterable[Backend | str]) -> tuple[Backend, ...]:
     return tuple(Backend.parse(value) if isinstance(value, str) else value for value in values)
 
 
@@ -170,7 +174,7 @@ class App:
     """
 
     name: str
-    domains: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    domains: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     backends: tuple[Backend, ...] = attrs.field(default=(), converter=_backends)
     tls: str = "terminate"
     force_https: bool = False

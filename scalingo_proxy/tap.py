@@ -37,10 +37,10 @@ class Options(usage.Options):
         ["admin", None, None, "ENDPOINT of the admin API; 127.0.0.1:8081 by default."],
     ]
     optFlags = [["demo", None, "Also serve http://hello.localhost with two demo backends."]]  # noqa: RUF012
-    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self["http"] = []
         self["tls"] = []
         self["app"] = []
@@ -71,7 +71,7 @@ def makeService(options: Options) -> MultiService:
     if getattr(type(reactor), "seconds", None) is wall_clock:
         # Timers must not jump with the wall clock, as most reactors' do.
         # Nothing has been scheduled yet, so the clock can still be exchanged.
-        reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]
 
     def read() -> Settings:
         from scalingo_proxy.config import load
@@ -91,13 +91,13 @@ class Program(MultiService):
     """The proxy as a process: signals, banner, exit status."""
 
     def __init__(self, reactor: Any, proxy: Proxy) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         from scalingo_proxy.services.signals import Signals
 
         self._reactor = reactor
         self._proxy = proxy
-        proxy.setServiceParent(self)
-        Signals(reactor, {signal.SIGHUP: self._reload}).setServiceParent(self)
+        proxy.setServiceParent(self)  # type: ignore[no-untyped-call]
+        Signals(reactor, {signal.SIGHUP: self._reload}).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         _or_exit(super().privilegedStartService)
@@ -113,7 +113,7 @@ class Program(MultiService):
         # A second SIGTERM does not wait: whoever sends it has no time left.
         signal.signal(signal.SIGTERM, _exit_now)
         signal.signal(signal.SIGINT, _exit_now)
-        return super().stopService()
+        return super().stopService()  # type: ignore[no-untyped-call]
 
     def _reload(self) -> None:
         # What went wrong is in the log and in the metrics already.

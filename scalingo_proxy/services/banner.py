@@ -24,8 +24,6 @@ class BannerDoor:
 def banner(title: str, doors: Iterable[BannerDoor], try_lines: Sequence[str]) -> str:
     """The lines, in columns, ended by a newline."""
     lines = [title]
-    for door in doors:
-        lines.append(f"  {door.protocol:<7} {door.address:<32} {door.remark}".rstrip())
-    for line in try_lines:
-        lines.append(f"  {'try':<7} {line}")
+    lines += [f"  {door.protocol:<7} {door.address:<32} {door.remark}".rstrip() for door in doors]
+    lines += [f"  {'try':<7} {line}" for line in try_lines]
     return "\n".join(lines) + "\n"

@@ -30,12 +30,12 @@ class Signals(Service):
         self._before: dict[signal.Signals, Any] = {}
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         for number in self._actions:
             self._before[number] = signal.signal(number, self._received)
 
     def stopService(self) -> None:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()

@@ -30,12 +30,12 @@ class StoreService(Service):
         self._is_decided = False
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._is_decided = False
         self._store.start().addCallbacks(lambda _: self._decided(None), self._decided)
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return self._store.stop()
 
     def when_loaded(self) -> Deferred[None]:
