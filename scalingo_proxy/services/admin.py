@@ -64,12 +64,10 @@ class AdminService(Service):
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint if isinstance(endpoint, str) else endpoint.text
-        self._unready = unready
         self._token_file = token_file
         self._token = ""
-        self._is_stopping = False
         self._port: IListeningPort | None = None
-        routes = admin_routes(control, metrics_text, self._reasons, facts)
+        routes = admin_routes(control, metrics_text, unready, facts)
         self._resource = AdminResource(routes, lambda: self._token, allowed_hosts)
         self._connections = AdminConnections(AdminSite(self._resource, reactor), reactor)
 
@@ -98,7 +96,6 @@ class AdminService(Service):
         if not (endpoint.is_local or self._token_file):
             raise _mistake(f"{endpoint.text} can be reached from elsewhere, so it needs a token_file")
         self.read_token()
-        self._is_stopping = False
         opening = serverFromString(self._reactor, endpoint.description)  # type: ignore[no-untyped-call]
         listening: Deferred[Any] = opening.listen(self._connections)
         listening.addCallbacks(self._opened, _cannot_listen, errbackArgs=(endpoint,))
@@ -112,7 +109,6 @@ class AdminService(Service):
     def stopService(self) -> Deferred[None]:
         """Close everything; stop what drains before, so that ``/ready`` tells of it."""
         super().stopService()  # type: ignore[no-untyped-call]
-        self._is_stopping = True
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -124,9 +120,6 @@ class AdminService(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
-
-    def _reasons(self) -> Sequence[str]:
-        return ["the proxy is stopping"] if self._is_stopping else self._unready()
 
 
 def admin_routes(

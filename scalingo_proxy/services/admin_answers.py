@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake
+from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake, ResolverUnavailable
 from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
 
 __all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "text_answer"]
@@ -98,6 +98,8 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(409, "described-by-file", str(error))
     if isinstance(error, NotReady):
         return Refusal(503, "not-ready", str(error), headers=[("Retry-After", "1")])
+    if isinstance(error, ResolverUnavailable):
+        return Refusal(503, "store-unavailable", error.detail)
     return None
 
 

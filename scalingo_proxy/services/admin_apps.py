@@ -78,11 +78,10 @@ class AppsApi:
         name = call.names["name"]
 
         def deleted(restored: App | None) -> Answer:
-            message = f"app {name} removed"
-            if restored is not None:
-                source = self._control.source(name)
-                message = f"what the admin API was told of app {name} is removed; {source} describes it again"
-            app = None if restored is None else self._told(restored)
+            if restored is None:
+                return json_answer({"deleted": name, "app": None, "message": f"app {name} is removed"})
+            app = self._told(restored)
+            message = f"app {name} is what {app['source']} describes again, not what the admin API was told"
             return json_answer({"deleted": name, "app": app, "message": message})
 
         return self._control.delete_app(name).addCallback(deleted)

@@ -38,7 +38,7 @@ class BackendsApi:
         return json_answer(_told(self._control.backends(call.names["name"])))
 
     def _put(self, call: Call) -> Deferred[Answer]:
-        wait = call.query.get("wait", "")
+        wait = call.query.get("wait")
         _check_wait(wait)
         writing = self._control.set_backends(call.names["name"], _backends(call.body))
         if wait == "drained":
@@ -60,10 +60,10 @@ def _told(statuses: Iterable[BackendStatus]) -> dict[str, Any]:
     return {"backends": [status.told() for status in statuses]}
 
 
-def _check_wait(wait: str) -> None:
+def _check_wait(wait: str | None) -> None:
     if wait == "ready":
         message = "ready is not available yet, because backends are not probed yet; leave it out"
-    elif wait not in ("", "drained"):
+    elif wait not in (None, "drained"):
         message = 'must be "drained"'
     else:
         return

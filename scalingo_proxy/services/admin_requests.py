@@ -47,6 +47,7 @@ class AdminRequest(Request):
     """A request whose body is bounded while it arrives, not after."""
 
     _is_refused = False
+    _is_closing = False
     _discarded = 0
 
     def gotLength(self, length: int | None) -> None:
@@ -58,7 +59,7 @@ class AdminRequest(Request):
         if self._is_refused:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
-                self.channel.loseConnection()  # type: ignore[no-untyped-call]
+                self._close()
         elif self.content.tell() + len(data) > MAX_BODY_BYTES:
             self._refuse_body()
         else:
@@ -66,9 +67,14 @@ class AdminRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if self._is_refused:
-            self.channel.loseConnection()  # type: ignore[no-untyped-call]
+            self._close()
         else:
             super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+
+    def _close(self) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            self.channel.loseConnection()  # type: ignore[no-untyped-call]
 
     def _refuse_body(self) -> None:
         # Written past twisted.web, which only answers once a body is complete.

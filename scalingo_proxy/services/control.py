@@ -55,9 +55,8 @@ class DescribedByFile(ScalingoProxyError):
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source
-        super().__init__(
-            f"app {name!r} is described by the configuration file alone: remove it there and reload"
-        )
+        cure = "edit the file and reload" if source == "file" else "it cannot be removed here"
+        super().__init__(f"app {name!r} was not told to the admin API but comes from {source!r}: {cure}")
 
 
 class NotReady(ScalingoProxyError):
@@ -225,6 +224,7 @@ class Control:
         """
 
         async def put() -> AppWritten:
+            self._require_loaded()
             is_new = name not in self._resolver.apps()
             return AppWritten(await self._write(_parsed(record, name)), is_new)
 

@@ -79,20 +79,20 @@ def _short_int(digits: str) -> int:
 def _check_tree(value: Any) -> None:
     """Refuse what is too deep or cannot be written as UTF-8 again."""
     level = [value]
-    for _depth in range(MAX_DEPTH + 1):
+    depth = 0
+    while level:
         following: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                following.extend(item)
-                following.extend(item.values())
-            elif isinstance(item, list):
-                following.extend(item)
-            elif isinstance(item, str):
+            if isinstance(item, str):
                 _check_text(item)
-        if not following:
-            return
+            elif isinstance(item, dict | list):
+                if depth == MAX_DEPTH:
+                    raise ValueError(_TOO_DEEP)
+                following.extend(item)
+                if isinstance(item, dict):
+                    following.extend(item.values())
         level = following
-    raise ValueError(_TOO_DEEP)
+        depth += 1
 
 
 def _check_text(text: str) -> None:
