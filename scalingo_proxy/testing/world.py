@@ -97,7 +97,9 @@ class World:
     :param buffer_bytes: the size of each kernel buffer.
     :param build: makes the factory under test from the world and *options*;
         called when the world is made.
-    :param resolver: instead of a MemoryResolver; :meth:`app` needs its ``set_app``.
+    :param resolver: instead of a MemoryResolver; :meth:`app` needs its
+        ``set_app``, :meth:`change` its ``apps``.
+    :param address: where the proxy listens.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class World:
         limits: Limits | None = None,
         build: Callable[..., Any] = build_http_factory,
         resolver: Any = None,
+        address: tuple[str, int] = PROXY_ADDRESS,
         **options: Any,
     ) -> None:
         from scalingo_proxy.routing.pools import Pools
@@ -128,7 +131,7 @@ class World:
         self.resolver: Any = resolver or MemoryResolver()
         self.clients: list[ScriptedClient] = []
         self.backends: list[ScriptedBackend] = []
-        self.address = PROXY_ADDRESS
+        self.address = address
         self.factory = build(self, **options)
         self._port = self.network.listenTCP(self.address[1], self.factory, interface=self.address[0])
 
@@ -239,12 +242,15 @@ class World:
     def end(self) -> None:
         """Let clients leave, stop the proxy and the backends, and see that nothing is left.
 
+        A client that cannot leave in order resets its connection.
+
         :raises AssertionError: naming what is left.
         """
-        for client in self.clients:
-            if not client.is_over:
-                client.close()
-        self.settle()
+        for leave in (ScriptedClient.close, ScriptedClient.abort):
+            for client in self.clients:
+                if not client.is_over:
+                    leave(client)
+            self.settle()
         self.assert_idle()
         self.run_until(maybeDeferred(self._port.stopListening))
         self.run_until(maybeDeferred(self.factory.drain, 0))
