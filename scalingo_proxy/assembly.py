@@ -316,7 +316,7 @@ class Proxy(MultiService):
                     public_port=listen.public_port,
                     note_agents=settings.log.requests == "combined",
                 ),
-                setting=f"listen[{number}].endpoint",
+                setting=listen.option or f"{settings.filename}: [[listen]] #{number} endpoint",
             )
-            for number, listen in enumerate(settings.listens)
+            for number, listen in enumerate(settings.listens, 1)
         ]

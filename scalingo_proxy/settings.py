@@ -53,6 +53,7 @@ class ListenSettings:
 
     :ivar trusted_proxies: networks in their usual form.
     :ivar public_port: for ``X-Forwarded-Port``; 0 is the listener's own.
+    :ivar option: the option of the command line that asked for it, or ``""``.
     """
 
     endpoint: ListenEndpoint
@@ -61,6 +62,7 @@ class ListenSettings:
     trusted_proxies: tuple[str, ...] = ()
     public_port: int = 0
     default_app: str = ""
+    option: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen
@@ -256,7 +258,7 @@ def _listens(protocol: str, texts: Sequence[str], mistakes: list[Mistake]) -> tu
     refused, _warned = reserved_settings({"listen": [{"protocol": protocol}]})
     for text in texts:
         try:
-            found.append(ListenSettings(parse_endpoint(text), protocol))
+            found.append(ListenSettings(parse_endpoint(text), protocol, option=f"--{protocol}"))
         except ValueError as error:
             mistakes.append(Mistake(f"--{protocol}", str(error)))
         mistakes += [Mistake(f"--{protocol}", finding.message) for finding in refused]
