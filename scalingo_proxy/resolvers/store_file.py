@@ -70,7 +70,7 @@ class StoreFile:
             connection = sqlite3.connect(file, timeout=self._lock_timeout, isolation_level=None)
             try:
                 self._take_over(connection)
-                _restrict(file)
+                self._restrict(file)
             except BaseException:
                 connection.close()
                 raise
@@ -143,6 +143,9 @@ class StoreFile:
             # process may have on it already through SQLite (POSIX).
             if not stat.S_ISREG(os.stat(file).st_mode):
                 raise self._unusable("it is not a file") from None
+            # SQLite would open it all the same, and fail later and less clearly.
+            if not os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise self._unusable(_REASONS[sqlite3.SQLITE_READONLY]) from None
         else:
             _flush_folder(os.path.dirname(file))
 
@@ -174,6 +177,20 @@ class StoreFile:
                 f"a newer version of scalingo_proxy wrote it (format {version}, this one knows {SCHEMA})"
             )
         return False
+
+    def _restrict(self, file: str) -> None:
+        """Take the file from all but its owner: private keys will be in it too.
+
+        SQLite gives side files the mode of the main one, but some may be there.
+        """
+        for path in (file, *(file + ending for ending in _SIDE_FILES)):
+            try:
+                if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+                    os.chmod(path, 0o600)
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                raise self._unusable("other users may read it, and it belongs to one of them") from None
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -215,19 +232,6 @@ def _app(name: Any, text: Any) -> App:
     return app
 
 
-def _restrict(file: str) -> None:
-    """Take the file from all but its owner: private keys will be in it too.
-
-    SQLite gives side files the mode of the main one, but some may be there.
-    """
-    for path in (file, *(file + ending for ending in _SIDE_FILES)):
-        try:
-            if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-                os.chmod(path, 0o600)
-        except FileNotFoundError:
-            continue
-
-
 def _flush_folder(folder: str) -> None:
     """Make a new name in it last: a power failure must not take the whole file."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -243,7 +247,7 @@ _REASONS = {
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a backup, or move it away to start empty",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_NOTADB: "it is not a database",
-    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_READONLY: "it or its folder is read-only",
 }
 
 
