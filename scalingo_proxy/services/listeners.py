@@ -1,0 +1,371 @@
+"""The doors: opens listening ports, changes them while running, and closes them with a drain.
+
+Knows factories only as what Twisted listens with, plus one verb of ours: a
+factory that has ``drain(seconds)`` is asked to let its connections finish when
+the proxy stops.  What is behind a door is not known here, and neither is
+reading the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    DeferredLock,
+    maybeDeferred,
+    succeed,
+)
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scalingo_proxy.errors import ConfigurationError, Mistake
+from scalingo_proxy.model import join_host_port
+from scalingo_proxy.resolvers.strict_tables import shown
+from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
+from scalingo_proxy.services.listen_errors import LISTEN_ERRORS, explain_listen_error
+from scalingo_proxy.services.stale_sockets import clear_stale_socket
+
+__all__ = ["GRACE_SECONDS", "Listener", "ListenersService", "OpenPort"]
+
+_log = Logger()
+
+#: How long after the deadline of a drain the factories may take to cut what is left.
+GRACE_SECONDS = 2.0
+
+#: Opens a port: reactor, Twisted's description of the endpoint, factory.
+OpenPortFunction = Callable[[Any, str, IProtocolFactory], "Deferred[IListeningPort]"]
+
+
+def _as_endpoint(value: ListenEndpoint | str) -> ListenEndpoint:
+    return parse_endpoint(value) if isinstance(value, str) else value
+
+
+@attrs.frozen(eq=False)
+class Listener:
+    """One door as it is wanted.
+
+    :ivar name: what logs call it.
+    :ivar endpoint: where; text is parsed as an ENDPOINT.
+    :ivar factory: what serves it; several doors may share one.
+    :ivar setting: where the endpoint was set, such as ``listen[0].endpoint``
+        or ``--http``; told when it cannot be opened.
+    """
+
+    name: str
+    endpoint: ListenEndpoint = attrs.field(converter=_as_endpoint)
+    factory: IProtocolFactory
+    setting: str = ""
+
+
+@attrs.frozen
+class OpenPort:
+    """One door as it is: where it really listens.
+
+    :ivar address: Twisted's address; its port is the real one where 0 was asked for.
+    """
+
+    name: str
+    endpoint: ListenEndpoint
+    address: IAddress
+
+    @property
+    def port(self) -> int:
+        """The TCP port, or 0 for a unix socket."""
+        return int(getattr(self.address, "port", 0))
+
+    @property
+    def text(self) -> str:
+        """``HOST:PORT`` or ``unix:PATH``."""
+        host = getattr(self.address, "host", None)
+        if host is not None:
+            return join_host_port(host, self.port)
+        name = getattr(self.address, "name", None) or b""
+        return "unix:" + (name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name)
+
+
+@implementer(IProtocolFactory, ILoggingContext)
+class _Door:
+    """What a port listens with: passes each connection to the factory of the moment.
+
+    Thereby a reload can give an open port to another factory without closing it.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.port: IListeningPort | None = None
+
+    def opened(self, port: IListeningPort) -> None:
+        self.port = port
+        self.listener.factory.doStart()
+
+    def hand_over(self, listener: Listener) -> None:
+        """Serve new connections with another listener's factory."""
+        old, self.listener = self.listener, listener
+        if old.factory is not listener.factory:
+            listener.factory.doStart()
+            old.factory.doStop()
+
+    def close(self) -> Deferred[None]:
+        """Stop accepting at once; fires when the port is closed."""
+        assert self.port is not None
+        closing: Deferred[Any] = maybeDeferred(self.port.stopListening)
+
+        def closed(result: Failure | None) -> None:
+            self.listener.factory.doStop()
+            if result is not None:
+                # Most likely the socket file went away, or the directory is no longer ours.
+                text, error = self.listener.endpoint.text, result.value
+                _log.warn("{text} was not closed cleanly: {error}", text=text, error=error)
+
+        return closing.addBoth(closed)
+
+    # -- called by Twisted ---------------------------------------------------
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        return self.listener.factory.buildProtocol(addr)
+
+    def doStart(self) -> None:
+        """Nothing: Twisted also calls it for a port that then cannot be opened."""
+
+    def doStop(self) -> None:
+        """Nothing: see :meth:`close`."""
+
+    def logPrefix(self) -> str:
+        return self.listener.name
+
+
+def _open_port(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+    return endpoint.listen(factory)
+
+
+class ListenersService(Service):
+    """Opens every door when it starts, and drains them all when it stops.
+
+    :param listeners: the doors.
+    :param drain_seconds: how long connections may take to finish at the stop.
+    :param open_port: how a port is opened, for transports of one's own.
+    :ivar drain_seconds: may be changed while running.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        listeners: Iterable[Listener],
+        *,
+        drain_seconds: float = 30.0,
+        open_port: OpenPortFunction = _open_port,
+    ) -> None:
+        self.drain_seconds = drain_seconds
+        self._reactor = reactor
+        self._wanted = tuple(listeners)
+        self._open_port = open_port
+        self._doors: list[_Door] = []
+        self._opening: Deferred[None] | None = None
+        self._reconciling = DeferredLock()
+        # Factories without a port whose connections are still finishing:
+        # those connections hold them, nothing else does.
+        self._retired: WeakSet[IProtocolFactory] = WeakSet()
+
+    @property
+    def ports(self) -> tuple[OpenPort, ...]:
+        """The open ports, in the order of the listeners."""
+        return tuple(
+            OpenPort(door.listener.name, door.listener.endpoint, door.port.getHost())
+            for door in self._doors
+            if door.port is not None
+        )
+
+    # -- IService ------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Open every door while the process may still be root.
+
+        :raises ConfigurationError: with a sentence for each one that cannot
+            be opened; none is open then.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._start()
+
+    def startService(self) -> None:
+        """Open every door unless that happened before.
+
+        :raises ConfigurationError: as :meth:`privilegedStartService`.
+        """
+        if not self._is_started():
+            self._start()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting at once, then let connections finish for up to ``drain_seconds``.
+
+        Fires when all are done; a little after the deadline at the latest.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+        doors, self._doors = self._doors, []
+        factories = dict.fromkeys([*(door.listener.factory for door in doors), *self._retired])
+        waits = [door.close() for door in doors]
+        waits += [_drain(factory, self.drain_seconds) for factory in factories]
+        return self._all_or_deadline(waits)
+
+    # -- while it runs -------------------------------------------------------
+
+    def reconcile(self, listeners: Iterable[Listener]) -> Deferred[None]:
+        """Have these doors instead of those so far, all or nothing.
+
+        A door whose endpoint stays is not touched: if its factory is another
+        one, that serves the connections from now on.  Doors that go stop
+        accepting; their connections finish in their own time, and are drained
+        with all others when the proxy stops.
+
+        :return: fires when everything is in effect, or fails with
+            ConfigurationError, and then nothing has changed.
+        """
+        return self._reconciling.run(self._reconcile, tuple(listeners))
+
+    # -- inner parts ---------------------------------------------------------
+
+    def _is_started(self) -> bool:
+        return self._opening is not None
+
+    def _start(self) -> None:
+        self._opening = Deferred.fromCoroutine(self._open_wanted())
+        # Endpoints of the kinds we take answer at once, so that a failure can be raised to
+        # whoever starts the proxy.  Another one may answer later: then it can only be logged.
+        failures: list[Failure] = []
+        is_late = False
+
+        def failed(failure: Failure) -> None:
+            if is_late and isinstance(failure.value, CancelledError):
+                return  # stopped before it was open
+            if is_late:
+                _log.critical("{error}", error=failure.value)
+            else:
+                failures.append(failure)
+
+        self._opening.addErrback(failed)
+        is_late = True
+        if failures:
+            self._opening = None
+            failures[0].raiseException()
+
+    async def _open_wanted(self) -> None:
+        self._doors = await self._open_all(self._wanted)
+
+    async def _open_all(self, listeners: Sequence[Listener]) -> list[_Door]:
+        doors: list[_Door] = []
+        mistakes: list[Mistake] = []
+        try:
+            for listener in listeners:
+                try:
+                    doors.append(await self._open_one(listener))
+                except LISTEN_ERRORS as error:
+                    mistakes.append(Mistake(listener.setting, self._explain(listener, error, doors)))
+            if mistakes:
+                raise ConfigurationError(mistakes)
+        except BaseException:
+            for door in doors:  # not waited for: the caller is to know at once
+                door.close()
+            raise
+        return doors
+
+    async def _open_one(self, listener: Listener) -> _Door:
+        door = _Door(listener)
+        endpoint = listener.endpoint
+        try:
+            port = await self._open_port(self._reactor, endpoint.description, door)
+        except LISTEN_ERRORS:
+            if not endpoint.path or not clear_stale_socket(endpoint.path):
+                raise
+            port = await self._open_port(self._reactor, endpoint.description, door)
+        door.opened(port)
+        return door
+
+    def _explain(self, listener: Listener, error: BaseException, opened: Iterable[_Door]) -> str:
+        wanted = listener.endpoint
+        for door in (*opened, *self._doors):
+            present = door.listener.endpoint
+            if present.clashes_with(wanted):
+                sentence = f"cannot listen on {shown(wanted.text)}: this proxy has {shown(present.text)} open"
+                if door in self._doors:
+                    sentence += "; take that out with one reload and put this in with the next, or restart"
+                return sentence
+        return explain_listen_error(wanted, error)
+
+    async def _reconcile(self, listeners: tuple[Listener, ...]) -> None:
+        if not self._is_started():  # these are what to start with
+            self._wanted = listeners
+            return
+        doors = self._doors
+        staying = _pair(listeners, doors)
+        opened = iter(await self._open_all([listener for listener in listeners if listener not in staying]))
+        if not self._is_started():  # stopped meanwhile
+            for door in opened:
+                door.close()
+            return
+        for listener, door in staying.items():
+            self._retired.add(door.listener.factory)
+            door.hand_over(listener)
+        self._doors = [staying[listener] if listener in staying else next(opened) for listener in listeners]
+        for door in doors:
+            if door not in self._doors:
+                self._retired.add(door.listener.factory)
+                door.close()
+        for listener in listeners:
+            self._retired.discard(listener.factory)
+        self._wanted = listeners
+
+    def _all_or_deadline(self, waits: Sequence[Deferred[Any]]) -> Deferred[None]:
+        if not waits:
+            return succeed(None)
+        done: Deferred[Any] = DeferredList(waits, consumeErrors=True)
+        done.addTimeout(self.drain_seconds + GRACE_SECONDS, self._reactor)
+
+        def finish(results: list[tuple[bool, Any]]) -> None:
+            for succeeded, result in results:
+                if succeeded:
+                    continue
+                if isinstance(result.value, CancelledError):
+                    _log.warn("connections were still open when the time to drain was over")
+                else:
+                    _log.failure("connections could not be drained", result)
+
+        return done.addCallback(finish)
+
+
+def _drain(factory: Any, seconds: float) -> Deferred[Any]:
+    drain = getattr(factory, "drain", None)
+    return maybeDeferred(drain, seconds) if callable(drain) else succeed(None)
+
+
+def _pair(listeners: Iterable[Listener], doors: Iterable[_Door]) -> dict[Listener, _Door]:
+    """Which listeners are open already: those of the same endpoint, each door once."""
+    free = list(doors)
+    pairs: dict[Listener, _Door] = {}
+    for listener in listeners:
+        for door in free:
+            if door.listener.endpoint.description == listener.endpoint.description:
+                pairs[listener] = door
+                free.remove(door)
+                break
+    return pairs
