@@ -10,11 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.services.admin_apps import AppsApi
@@ -26,6 +23,7 @@ from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
 from scalingo_proxy.services.admin_routes import AdminRoutes
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
+from scalingo_proxy.services.listeners import Listener, ListenersService
 
 __all__ = ["AdminService", "admin_routes"]
 
@@ -66,15 +64,16 @@ class AdminService(Service):
         self._endpoint = endpoint if isinstance(endpoint, str) else endpoint.text
         self._token_file = token_file
         self._token = ""
-        self._port: IListeningPort | None = None
+        self._listening: ListenersService | None = None
         routes = admin_routes(control, metrics_text, unready, facts)
-        self._resource = AdminResource(routes, lambda: self._token, allowed_hosts)
-        self._connections = AdminConnections(AdminSite(self._resource, reactor), reactor)
+        resource = AdminResource(routes, lambda: self._token, allowed_hosts)
+        self._connections = AdminConnections(AdminSite(resource, reactor), reactor, resource.cancel_pending)
 
     @property
     def address(self) -> IAddress | None:
         """Where it listens, or ``None`` while it does not."""
-        return None if self._port is None else self._port.getHost()
+        ports = () if self._listening is None else self._listening.ports
+        return ports[0].address if ports else None
 
     def read_token(self) -> None:
         """Read the token again, so that it can be exchanged while running.
@@ -96,30 +95,21 @@ class AdminService(Service):
         if not (endpoint.is_local or self._token_file):
             raise _mistake(f"{endpoint.text} can be reached from elsewhere, so it needs a token_file")
         self.read_token()
-        opening = serverFromString(self._reactor, endpoint.description)  # type: ignore[no-untyped-call]
-        listening: Deferred[Any] = opening.listen(self._connections)
-        listening.addCallbacks(self._opened, _cannot_listen, errbackArgs=(endpoint,))
-        # Every kind of endpoint opens at once, so a failure is known now.
-        failures: list[Failure] = []
-        listening.addErrback(failures.append)
-        if failures:
-            failures[0].raiseException()
+        listener = Listener("admin", endpoint, self._connections, "admin.endpoint")
+        listening = ListenersService(self._reactor, [listener], drain_seconds=_STOP_SECONDS)
+        # Not before privileges are shed, so that a unix socket belongs to whom it is for.
+        listening.startService()
+        self._listening = listening
         super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
-        """Close everything; stop what drains before, so that ``/ready`` tells of it."""
+        """Answer whoever still waits with 503, and close everything.
+
+        Stop what drains before this, so that ``/ready`` can tell of it.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        port, self._port = self._port, None
-        if port is not None:
-            await maybeDeferred(port.stopListening)
-        self._resource.cancel_pending()
-        await self._connections.close(_STOP_SECONDS)
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
+        listening, self._listening = self._listening, None
+        return succeed(None) if listening is None else listening.stopService()
 
 
 def admin_routes(
@@ -143,13 +133,6 @@ def _parsed(text: str) -> ListenEndpoint:
         return parse_endpoint(text)
     except ValueError as error:
         raise _mistake(str(error)) from None
-
-
-def _cannot_listen(failure: Failure, endpoint: ListenEndpoint) -> None:
-    failure.trap(CannotListenError, OSError)  # type: ignore[no-untyped-call]
-    error = failure.value
-    reason = getattr(error, "socketError", error)
-    raise _mistake(f"cannot listen on {endpoint.text}: {getattr(reason, 'strerror', None) or reason}")
 
 
 def _mistake(sentence: str, key: str = "endpoint") -> ConfigurationError:

@@ -5,6 +5,7 @@ Knows nothing of what is spoken on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -15,20 +16,27 @@ __all__ = ["AdminConnections"]
 
 
 class AdminConnections(WrappingFactory):
-    """Wraps a factory and remembers which of its connections are open."""
+    """Wraps a factory and remembers which of its connections are open.
+
+    :param end_waits: answers every request that is not answered yet.
+    """
 
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, reactor: IReactorTime) -> None:
+    def __init__(
+        self, factory: IProtocolFactory, reactor: IReactorTime, end_waits: Callable[[], None]
+    ) -> None:
         super().__init__(factory)  # type: ignore[no-untyped-call]
         self._reactor = reactor
+        self._end_waits = end_waits
         self._closed: Deferred[None] | None = None
 
-    def close(self, seconds: float) -> Deferred[None]:
+    def drain(self, seconds: float) -> Deferred[None]:
         """Send what is written and close every connection; fires when all are.
 
         :param seconds: how long a peer that does not read is waited for.
         """
+        self._end_waits()
         if not self.protocols:
             return succeed(None)
         closed: Deferred[None] = Deferred()

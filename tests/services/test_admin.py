@@ -148,7 +148,7 @@ class RealTests(TestCase):
         self.addCleanup(taken.close)
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         error = self.assertRaises(ConfigurationError, self.world, endpoint)
-        self.assertEqual(f"admin.endpoint: cannot listen on {endpoint}: Address already in use", str(error))
+        self.assertIn(f'admin.endpoint: cannot listen on "{endpoint}": port ', str(error))
 
 
 @implementer(IAgentEndpointFactory)
