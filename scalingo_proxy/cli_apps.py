@@ -58,6 +58,8 @@ def set_app(arguments: argparse.Namespace, client: AdminClient, output: Output) 
     if arguments.json:
         output.document(app)
         return
+    for warning in app.get("warnings", ()):
+        output.complain(f"warning: {warning}")
     word = "created" if status == 201 else "changed"
     output.line(f"{app['name']} {word}: {_list(app['domains'])} -> {_list(map(_address, app['backends']))}")
 
