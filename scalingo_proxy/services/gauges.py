@@ -30,22 +30,6 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
     Backends are told of apps that have a series of their own only.
     """
 
-    def in_flight() -> Iterable[tuple[tuple[str], int]]:
-        numbers: dict[str, int] = {}
-        for pool in pools:
-            label = metrics.app_label(pool.app.name)
-            numbers[label] = numbers.get(label, 0) + pool.in_flight
-        return (((label,), number) for label, number in numbers.items())
-
-    def backends_up() -> Iterator[tuple[tuple[str, str], bool]]:
-        for pool in pools:
-            label = metrics.app_label(pool.app.name)
-            if label != OTHER_APPS:
-                for member in pool.members:
-                    health = member.health
-                    is_up = health is HealthState.UP or health is HealthState.UNPROVEN
-                    yield (label, member.backend.address), is_up
-
     metrics.add(
         Family(
             "scalingo_proxy_requests_in_flight",
@@ -53,7 +37,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
             "Requests that backends are working on now, without tunnels.",
             ("app",),
         ),
-        in_flight,
+        lambda: _in_flight(metrics, pools),
     )
     metrics.add(
         Family(
@@ -62,7 +46,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
             "Whether a backend may be given requests (1), or is quarantined or down (0).",
             ("app", "backend"),
         ),
-        backends_up,
+        lambda: _backends_up(metrics, pools),
     )
 
 
@@ -102,3 +86,25 @@ def add_build_info(metrics: Metrics, facts: Mapping[str, str]) -> None:
     """A constant 1 whose labels say what runs, such as ``name``, ``version``, ``python`` and ``twisted``."""
     family = Family("scalingo_proxy_build_info", "gauge", "What runs here.", tuple(facts))
     metrics.add(family, lambda: [(tuple(facts.values()), 1)])
+
+
+# -- what the pools say ------------------------------------------------------
+
+
+def _in_flight(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[tuple[str], int]]:
+    numbers: dict[str, int] = {}
+    for pool in pools:
+        label = metrics.app_label(pool.app.name)
+        numbers[label] = numbers.get(label, 0) + pool.in_flight
+    for label, number in numbers.items():
+        yield (label,), number
+
+
+def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[tuple[str, str], bool]]:
+    for pool in pools:
+        label = metrics.app_label(pool.app.name)
+        if label != OTHER_APPS:
+            for member in pool.members:
+                health = member.health
+                is_up = health is HealthState.UP or health is HealthState.UNPROVEN
+                yield (label, member.backend.address), is_up

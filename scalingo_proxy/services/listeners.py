@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import (
     CancelledError,
@@ -23,22 +22,13 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    ILoggingContext,
-    IProtocol,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
-from scalingo_proxy.model import join_host_port
 from scalingo_proxy.resolvers.strict_tables import shown
-from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
+from scalingo_proxy.services.doors import Door, Listener, OpenPort
 from scalingo_proxy.services.listen_errors import LISTEN_ERRORS, explain_listen_error
 from scalingo_proxy.services.stale_sockets import clear_stale_socket
 
@@ -51,104 +41,6 @@ GRACE_SECONDS = 2.0
 
 #: Opens a port: reactor, Twisted's description of the endpoint, factory.
 OpenPortFunction = Callable[[Any, str, IProtocolFactory], "Deferred[IListeningPort]"]
-
-
-def _as_endpoint(value: ListenEndpoint | str) -> ListenEndpoint:
-    return parse_endpoint(value) if isinstance(value, str) else value
-
-
-@attrs.frozen(eq=False)
-class Listener:
-    """One door as it is wanted.
-
-    :ivar name: what logs call it.
-    :ivar endpoint: where; text is parsed as an ENDPOINT.
-    :ivar factory: what serves it; several doors may share one.
-    :ivar setting: where the endpoint was set, such as ``listen[0].endpoint``
-        or ``--http``; told when it cannot be opened.
-    """
-
-    name: str
-    endpoint: ListenEndpoint = attrs.field(converter=_as_endpoint)
-    factory: IProtocolFactory
-    setting: str = ""
-
-
-@attrs.frozen
-class OpenPort:
-    """One door as it is: where it really listens.
-
-    :ivar address: Twisted's address; its port is the real one where 0 was asked for.
-    """
-
-    name: str
-    endpoint: ListenEndpoint
-    address: IAddress
-
-    @property
-    def port(self) -> int:
-        """The TCP port, or 0 for a unix socket."""
-        return int(getattr(self.address, "port", 0))
-
-    @property
-    def text(self) -> str:
-        """``HOST:PORT`` or ``unix:PATH``."""
-        host = getattr(self.address, "host", None)
-        if host is not None:
-            return join_host_port(host, self.port)
-        name = getattr(self.address, "name", None) or b""
-        return "unix:" + (name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name)
-
-
-@implementer(IProtocolFactory, ILoggingContext)
-class _Door:
-    """What a port listens with: passes each connection to the factory of the moment.
-
-    Thereby a reload can give an open port to another factory without closing it.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.port: IListeningPort | None = None
-
-    def opened(self, port: IListeningPort) -> None:
-        self.port = port
-        self.listener.factory.doStart()
-
-    def hand_over(self, listener: Listener) -> None:
-        """Serve new connections with another listener's factory."""
-        old, self.listener = self.listener, listener
-        if old.factory is not listener.factory:
-            listener.factory.doStart()
-            old.factory.doStop()
-
-    def close(self) -> Deferred[None]:
-        """Stop accepting at once; fires when the port is closed."""
-        assert self.port is not None
-        closing: Deferred[Any] = maybeDeferred(self.port.stopListening)
-
-        def closed(result: Failure | None) -> None:
-            self.listener.factory.doStop()
-            if result is not None:
-                # Most likely the socket file went away, or the directory is no longer ours.
-                text, error = self.listener.endpoint.text, result.value
-                _log.warn("{text} was not closed cleanly: {error}", text=text, error=error)
-
-        return closing.addBoth(closed)
-
-    # -- called by Twisted ---------------------------------------------------
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        return self.listener.factory.buildProtocol(addr)
-
-    def doStart(self) -> None:
-        """Nothing: Twisted also calls it for a port that then cannot be opened."""
-
-    def doStop(self) -> None:
-        """Nothing: see :meth:`close`."""
-
-    def logPrefix(self) -> str:
-        return self.listener.name
 
 
 def _open_port(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -177,7 +69,7 @@ class ListenersService(Service):
         self._reactor = reactor
         self._wanted = tuple(listeners)
         self._open_port = open_port
-        self._doors: list[_Door] = []
+        self._doors: list[Door] = []
         self._opening: Deferred[None] | None = None
         self._reconciling = DeferredLock()
         # Factories without a port whose connections are still finishing:
@@ -272,8 +164,8 @@ class ListenersService(Service):
     async def _open_wanted(self) -> None:
         self._doors = await self._open_all(self._wanted)
 
-    async def _open_all(self, listeners: Sequence[Listener]) -> list[_Door]:
-        doors: list[_Door] = []
+    async def _open_all(self, listeners: Sequence[Listener]) -> list[Door]:
+        doors: list[Door] = []
         mistakes: list[Mistake] = []
         try:
             for listener in listeners:
@@ -289,8 +181,8 @@ class ListenersService(Service):
             raise
         return doors
 
-    async def _open_one(self, listener: Listener) -> _Door:
-        door = _Door(listener)
+    async def _open_one(self, listener: Listener) -> Door:
+        door = Door(listener)
         endpoint = listener.endpoint
         try:
             port = await self._open_port(self._reactor, endpoint.description, door)
@@ -301,7 +193,7 @@ class ListenersService(Service):
         door.opened(port)
         return door
 
-    def _explain(self, listener: Listener, error: BaseException, opened: Iterable[_Door]) -> str:
+    def _explain(self, listener: Listener, error: BaseException, opened: Iterable[Door]) -> str:
         wanted = listener.endpoint
         for door in (*opened, *self._doors):
             present = door.listener.endpoint
@@ -358,10 +250,10 @@ def _drain(factory: Any, seconds: float) -> Deferred[Any]:
     return maybeDeferred(drain, seconds) if callable(drain) else succeed(None)
 
 
-def _pair(listeners: Iterable[Listener], doors: Iterable[_Door]) -> dict[Listener, _Door]:
+def _pair(listeners: Iterable[Listener], doors: Iterable[Door]) -> dict[Listener, Door]:
     """Which listeners are open already: those of the same endpoint, each door once."""
     free = list(doors)
-    pairs: dict[Listener, _Door] = {}
+    pairs: dict[Listener, Door] = {}
     for listener in listeners:
         for door in free:
             if door.listener.endpoint.description == listener.endpoint.description:

@@ -345,4 +345,4 @@ class TroubleTests(AccessLogCase):
             self.log.exchange_finished(a_record())
             self.reactor.advance(FLUSH_SECONDS)
         self.assertEqual(self.log.dropped, 2)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
