@@ -29,7 +29,6 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
 
     Backends are told of apps that have a series of their own only.
     """
-
     metrics.add(
         Family(
             "scalingo_proxy_requests_in_flight",
