@@ -356,7 +356,7 @@ class SetTests(AppsCase):
         """The app is set, with a warning."""
         run = await self.command("app", "set", "hello", "--file", self.file('{"health": {"path": "/up"}}'))
         self.assertEqual(0, run.status)
-        self.assertTrue(run.err.startswith("warning: app 'hello': health: "), run.err)
+        self.assertTrue(run.err.startswith('warning: app "hello": health: '), run.err)
 
     async def test_nothing_to_set(self) -> None:
         """Probably not what was meant."""
