@@ -24,7 +24,7 @@ from scalingo_proxy.model import Record
 from scalingo_proxy.services.line_writer import LineWriter
 from scalingo_proxy.services.log_formats import Formatter, formatter
 
-__all__ = ["BATCH_RECORDS", "FLUSH_SECONDS", "REPORT_SECONDS", "STOP_SECONDS", "AccessLog"]
+__all__ = ["BATCH_RECORDS", "FLUSH_SECONDS", "REPORT_SECONDS", "STOP_SECONDS", "AccessLog", "PreparedLog"]
 
 #: How long a record may wait for others to be written with it.
 FLUSH_SECONDS = 0.05
@@ -42,6 +42,27 @@ class _Reactor(Protocol):
     def callLater(self, delay: float, callable: Callable[..., Any], *args: object) -> IDelayedCall: ...  # noqa: A002
 
     def callFromThread(self, callable: Callable[..., Any], *args: object) -> None: ...  # noqa: A002
+
+
+class PreparedLog:
+    """Other settings for a log, ready to take effect; call one of the two, once."""
+
+    def __init__(
+        self, log: AccessLog, wanted: Formatter | None, destination: str, descriptor: int | None
+    ) -> None:
+        self._log = log
+        self._wanted = wanted
+        self._destination = destination
+        self._descriptor = descriptor
+
+    def commit(self) -> None:
+        """Go on with these settings."""
+        self._log._take_over(self._wanted, self._destination, self._descriptor)
+
+    def discard(self) -> None:
+        """Close what was opened; the log stays as it is."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 @implementer(IObserver)
@@ -165,15 +186,29 @@ class AccessLog(Service):
         :raises ConfigurationError: when the destination cannot be opened;
             then nothing has changed.
         """
-        new_format = _formatter_or_none(format, query)
-        descriptor = self._open(destination) if self.running and new_format is not None else None
+        self.prepare(format, destination, query).commit()
+
+    def prepare(self, format: str, destination: str, query: bool) -> PreparedLog:  # noqa: A002
+        """Open what other settings need, to be used or thrown away later.
+
+        For a reload that may still be refused for other reasons.
+
+        :raises ConfigurationError: when the destination cannot be opened.
+        """
+        wanted = _formatter_or_none(format, query)
+        descriptor = self._open(destination) if self.running and wanted is not None else None
+        return PreparedLog(self, wanted, destination, descriptor)
+
+    def _take_over(self, wanted: Formatter | None, destination: str, descriptor: int | None) -> None:
         self._flush_now()
-        self._format = new_format
+        self._format = wanted
         self._destination = destination
         if descriptor is not None and self._writer is not None:
             self._writer.switch_to(descriptor)
-        elif descriptor is not None:
+        elif descriptor is not None and self.running:
             self._start_writer(descriptor)
+        elif descriptor is not None:  # stopped meanwhile
+            os.close(descriptor)
         elif self._writer is not None:
             self._stop_writer(lambda: None)
 

@@ -250,6 +250,45 @@ class RotationTests(AccessLogCase):
         self.stop(log)
         self.assertEqual(self.paths_written(), ["/a"])
 
+    def test_prepared(self) -> None:
+        """Prepared settings have no effect before they are committed."""
+        log = self.started()
+        other = os.path.abspath(self.mktemp())
+        prepared = log.prepare("logfmt", other, True)
+        log.exchange_finished(a_record("/a"))
+        prepared.commit()
+        log.exchange_finished(a_record("/b"))
+        self.stop(log)
+        self.assertEqual((self.paths_written(), self.paths_written(other)), (["/a"], ["/b"]))
+
+    def test_discarded(self) -> None:
+        """Settings that are thrown away change nothing and leave no file open."""
+        log = self.started()
+        pipe = os.path.abspath(self.mktemp())
+        os.mkfifo(pipe)
+        reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reading)
+        prepared = log.prepare("json", pipe, True)
+        self.assertRaises(BlockingIOError, os.read, reading, 1)  # open at the other end
+        prepared.discard()
+        self.assertEqual(os.read(reading, 1), b"")  # closed at the other end
+        log.prepare("off", "-", True).discard()
+        log.exchange_finished(a_record("/a"))
+        self.stop(log)
+        self.assertEqual(self.paths_written(), ["/a"])
+
+    def test_committed_after_the_stop(self) -> None:
+        """Settings committed after the stop are what it would start with."""
+        log = self.started()
+        other = os.path.abspath(self.mktemp())
+        prepared = log.prepare("logfmt", other, True)
+        self.stop(log)
+        prepared.commit()
+        log.startService()
+        log.exchange_finished(a_record("/again"))
+        self.stop(log)
+        self.assertEqual((self.paths_written(), self.paths_written(other)), ([], ["/again"]))
+
     def test_off_and_on(self) -> None:
         """The log can be switched off and on again while it runs."""
         log = self.started()
