@@ -45,8 +45,12 @@ def copy_of_checkout() -> Path:
 
 
 def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; its output is text, errors included, and its failure is not raised."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    """Run a command; its output is text, errors included, and its failure is not raised.
+
+    It does not notice that the tests may have been started by make, nor by which Python.
+    """
+    others = ("PYTHON", "MAKE", "MFLAGS")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return subprocess.run(
         list(map(str, words)),
         cwd=cwd,

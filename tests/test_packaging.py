@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import fnmatch
 import os
 import shutil
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -62,6 +64,37 @@ class LayoutTests(unittest.SynchronousTestCase):
         folder = CHECKOUT / towncrier["directory"]
         fragments = [path.name for path in folder.iterdir() if path.name != ".gitignore"]
         self.assertEqual([name for name in fragments if name.split(".")[-2] not in types], [])
+
+
+class ImportsTests(unittest.SynchronousTestCase):
+    """What is imported is what is installed."""
+
+    #: What the hard dependencies bring, by the names under which it is imported.
+    BROUGHT = frozenset(
+        ("twisted", "zope", "attr", "attrs", "cattrs", "h2", "idna", "OpenSSL", "cryptography")
+    )
+
+    def imported_in(self, folder: str) -> set[str]:
+        """The top-level names of others' modules that the files below *folder* import."""
+        names = set()
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names.add(str(node.module))
+        tops = {name.partition(".")[0] for name in names}
+        return tops - set(sys.stdlib_module_names) - {"scalingo_proxy", "tests"}
+
+    def test_package(self) -> None:
+        """The package needs nothing but its four dependencies and what they bring."""
+        self.assertEqual(self.imported_in("scalingo_proxy") - self.BROUGHT, set())
+
+    def test_tests(self) -> None:
+        """The tests need nothing but the extra ``test``."""
+        extra = setup_cfg()["options.extras_require"]["test"]
+        listed = {Requirement(line).name.replace("-", "_") for line in extra.split("\n") if line}
+        self.assertEqual(self.imported_in("tests") - self.BROUGHT - listed, set())
 
 
 class WheelTests(unittest.SynchronousTestCase):
@@ -139,7 +172,7 @@ class MakeTests(unittest.SynchronousTestCase):
 
     def run_make(self, *words: str) -> tuple[int, str]:
         """Make's exit status and everything it printed."""
-        completed = run(str(self.make), *words, cwd=self.folder, PATH=self.path, MAKEFLAGS="")
+        completed = run(str(self.make), *words, cwd=self.folder, PATH=self.path)
         return completed.returncode, completed.stdout
 
     def test_no_python(self) -> None:
