@@ -158,7 +158,11 @@ class ProxyProcess(_Process):
 
         def ports() -> Any:
             assert self.process.poll() is None, self.output
-            return re.search(r"^  http +http://[^/]*:(\d+)/(?:.|\n)*^  admin +http://[^/]*:(\d+)/", self.output, re.M)
+            return re.search(
+                r"^  http +http://[^/]*:(\d+)/(?:.|\n)*^  admin +http://[^/]*:(\d+)/",
+                self.output,
+                re.MULTILINE,
+            )
 
         match = wait_for(ports, "the banner")
         self.port, self.admin_port = int(match[1]), int(match[2])
@@ -316,7 +320,7 @@ class IntegrationTestCase(SynchronousTestCase):
         return f"""
 [[app]]
 name = "{name}"
-domains = ["{domain or name + '.test'}"]
+domains = ["{domain or name + ".test"}"]
 backends = {json.dumps(list(backends))}
 {rest}
 """

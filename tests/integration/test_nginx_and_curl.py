@@ -79,9 +79,7 @@ class NginxTests(IntegrationTestCase):
         self.nginx.sparse_file("big", size)
         curl(*self.host, f"{self.url}/hello")
         before = self.proxy.resident_bytes()
-        told = curl(
-            "--output", os.devnull, "--write-out", "%{size_download}", *self.host, f"{self.url}/big"
-        )
+        told = curl("--output", os.devnull, "--write-out", "%{size_download}", *self.host, f"{self.url}/big")
         self.assertEqual(told, str(size))
         self.assertLess(self.proxy.resident_bytes() - before, 30 * MEGABYTE)
 

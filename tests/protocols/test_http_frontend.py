@@ -31,7 +31,12 @@ class ForwardingTests(WorldTestCase):
         """A client's own request id is kept when it is well-formed, and is in the record."""
         world = self.world()
         app = world.app("hello", ["hello.test"])
-        for told, kept in ((b"A" * 20, True), (b"a+b=c/d-" * 16, True), (b"short", False), (b"b" * 129, False)):
+        for told, kept in (
+            (b"A" * 20, True),
+            (b"a+b=c/d-" * 16, True),
+            (b"short", False),
+            (b"b" * 129, False),
+        ):
             world.request(get(b"/", b"hello.test", b"X-Request-ID: " + told))
             seen = app.backend.requests[-1].get_all(b"X-Request-ID")
             self.assertEqual(len(seen), 1)
@@ -53,9 +58,7 @@ class ForwardingTests(WorldTestCase):
             source="192.0.2.7",
         )
         (request,) = app.backend.requests
-        self.assertEqual(
-            request.get_all(b"X-Forwarded-For"), [b"1.1.1.1, 203.0.113.9, 192.0.2.8, 192.0.2.7"]
-        )
+        self.assertEqual(request.get_all(b"X-Forwarded-For"), [b"1.1.1.1, 203.0.113.9, 192.0.2.8, 192.0.2.7"])
         self.assertEqual(request.get_all(b"X-Real-IP"), [b"203.0.113.9"])
         self.assertEqual(request.get_all(b"X-Forwarded-Proto"), [b"https"])
         self.assertEqual(request.get_all(b"X-Forwarded-Port"), [b"443"])
@@ -137,7 +140,7 @@ class ForwardingTests(WorldTestCase):
             world = self.world(cut=cut)
             app = world.app("hello", ["hello.test"])
             head = get(b"/", b"hello.test", b"Transfer-Encoding: chunked", method=b"POST")
-            client = world.client().send(head + b"5;a=\"b\\\"c\"\r\nhello\r\n00003\r\nabc\r\n0\r\n\r\n")
+            client = world.client().send(head + b'5;a="b\\"c"\r\nhello\r\n00003\r\nabc\r\n0\r\n\r\n')
             world.run_until(lambda client=client: client.responses)
             self.assertEqual(app.backend.requests[0].body, b"helloabc")
             self.assertNotIn(b";", app.backend.requests[0].raw.partition(b"\r\n\r\n")[2])

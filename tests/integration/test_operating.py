@@ -1,0 +1,182 @@
+"""The process as an operator drives it: signals, reloads, mistakes, restarts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+
+from tests.integration.programs import IntegrationTestCase, ProxyProcess, wait_for
+from tests.integration.servers import SocketServer, read_head
+from tests.integration.test_many_connections import ASK, answer_ok, read_answer
+
+
+class OperatingTests(IntegrationTestCase):
+    """Start, change, stop."""
+
+    def server(self, serve: object = answer_ok) -> SocketServer:
+        server = SocketServer(serve)  # type: ignore[arg-type]
+        self.addCleanup(server.close)
+        return server
+
+    def test_stop_is_a_drain(self) -> None:
+        """SIGTERM: no new connections, idle ones closed, the request under way answered, then the end."""
+        asked, answer = threading.Event(), threading.Event()
+
+        def slow(connection: socket.socket) -> None:
+            read_head(connection)
+            asked.set()
+            answer.wait(30)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+
+        proxy = self.start_proxy(
+            self.app("slow", [self.server(slow).address]) + self.app("hello", [self.server().address])
+        )
+        idle = proxy.connect()
+        idle.sendall(ASK)
+        read_answer(idle)
+        busy = proxy.connect()
+        busy.sendall(ASK.replace(b"hello", b"slow"))
+        self.assertTrue(asked.wait(30))
+        proxy.signal(signal.SIGTERM)
+        self.assertEqual(idle.recv(10), b"")
+
+        def refused() -> bool:
+            try:
+                proxy.connect().close()
+            except OSError:
+                return True
+            return False
+
+        wait_for(refused, "the listener to close")
+        self.assertEqual(proxy.admin("GET", "/ready")[0], 503)
+        answer.set()
+        response = read_answer(busy)
+        self.assertTrue(response.endswith(b"slow"))
+        self.assertIn(b"Connection: close\r\n", response)
+        self.assertIn(proxy.wait(), (0, -signal.SIGTERM))
+        self.assertEqual(len(proxy.request_log()), 2)
+        self.assertNotIn("Traceback", proxy.output)
+
+    def test_drain_deadline(self) -> None:
+        """What is not done after ``drain`` seconds is answered 503 drain-timeout, and the process ends."""
+
+        def never(connection: socket.socket) -> None:
+            read_head(connection)
+            connection.recv(1)
+
+        proxy = self.start_proxy(
+            "[timeouts]\ndrain = 0.5\n" + self.app("hello", [self.server(never).address])
+        )
+        with proxy.connect() as client:
+            client.sendall(ASK)
+            wait_for(lambda: proxy.admin("GET", "/api/v1/status")[1]["in_flight"], "the request")
+            proxy.signal(signal.SIGTERM)
+            answer = read_answer(client)
+        self.assertIn(b"X-Scalingo-Error: drain-timeout", answer)
+        self.assertIn(proxy.wait(), (0, -signal.SIGTERM))
+        self.assertIn(" status=503 code=drain-timeout ", proxy.request_log()[0])
+
+    def test_second_signal(self) -> None:
+        """Whoever sends SIGTERM twice does not wait for the drain."""
+
+        def never(connection: socket.socket) -> None:
+            read_head(connection)
+            connection.recv(1)
+
+        proxy = self.start_proxy(self.app("hello", [self.server(never).address]))
+        with proxy.connect() as client:
+            client.sendall(ASK)
+            wait_for(lambda: proxy.admin("GET", "/api/v1/status")[1]["in_flight"], "the request")
+            proxy.signal(signal.SIGTERM)
+            wait_for(lambda: proxy.admin("GET", "/ready")[0] == 503, "the drain")
+            proxy.signal(signal.SIGTERM)
+            self.assertEqual(proxy.wait(10.0), 128 + signal.SIGTERM)
+
+    def test_reload(self) -> None:
+        """SIGHUP takes over the file; connections stay; a broken file changes nothing and says why."""
+        server = self.server()
+        proxy = self.start_proxy(self.app("hello", [server.address]))
+        with proxy.connect() as client:
+            client.sendall(ASK)
+            read_answer(client)
+            both = self.app("hello", [server.address]) + self.app("more", [server.address])
+            proxy.write_config(self.config(both))
+            proxy.signal(signal.SIGHUP)
+            wait_for(lambda: proxy.request(host="more.test")[0] == 200, "the new app")
+            client.sendall(ASK)
+            self.assertTrue(read_answer(client).endswith(b"ok"))
+
+            proxy.write_config(self.config(both) + "[helth]\n[timeouts]\nconect = 3\n")
+            status, document = proxy.admin("POST", "/api/v1/reload")
+            self.assertEqual(status, 409)
+            message = repr(document)
+            self.assertIn('did you mean "health"', message)
+            self.assertIn('did you mean "connect"', message)
+            self.assertEqual(proxy.request(host="more.test")[0], 200)
+            self.assertIn("config_last_reload_successful 0", proxy.admin("GET", "/metrics")[1])
+
+            proxy.write_config(self.config(self.app("more", [server.address])))
+            status, document = proxy.admin("POST", "/api/v1/reload")
+            self.assertEqual(status, 200, document)
+            client.sendall(ASK)
+            self.assertIn(b"X-Scalingo-Error: unknown-host", read_answer(client))
+            self.assertIn("config_last_reload_successful 1", proxy.admin("GET", "/metrics")[1])
+
+    def test_reload_of_listeners(self) -> None:
+        """A reload opens new listeners and keeps those that stay."""
+        server = self.server()
+        proxy = self.start_proxy(self.app("hello", [server.address]))
+        with proxy.connect() as client:
+            path = f"{proxy.directory}/door.sock"
+            extra = f'[[listen]]\nprotocol = "http"\nendpoint = "unix:{path}"\n'
+            proxy.write_config(self.config(extra + self.app("hello", [server.address])))
+            status, document = proxy.admin("POST", "/api/v1/reload")
+            self.assertEqual(status, 200, document)
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(path)
+                other.sendall(ASK)
+                self.assertTrue(read_answer(other).endswith(b"ok"))
+            client.sendall(ASK)
+            self.assertTrue(read_answer(client).endswith(b"ok"))
+
+    def test_store_survives_kill(self) -> None:
+        """What the admin API acknowledged is there after kill -9, and wins over the file."""
+        server = self.server()
+        directory = self.directory()
+        state = f"{directory}/state.db"
+        proxy = self.start_proxy(self.app("hello", ["127.0.0.1:1"]), state, directory=directory)
+        status, document = proxy.admin("PUT", "/api/v1/apps/hello/backends", {"backends": [server.address]})
+        self.assertEqual(status, 200, document)
+        record = {"domains": ["Bücher.test"], "backends": [server.address]}
+        self.assertEqual(proxy.admin("PUT", "/api/v1/apps/books", record)[0], 201)
+        proxy.signal(signal.SIGKILL)
+        proxy.wait()
+        again = self.start_proxy(self.app("hello", ["127.0.0.1:1"]), state, directory=directory)
+        self.assertEqual(again.request()[0], 200)
+        self.assertEqual(again.request(host="xn--bcher-kva.test")[0], 200)
+        self.assertEqual(again.admin("DELETE", "/api/v1/apps/hello")[0], 200)
+        self.assertEqual(again.request()[0], 502)
+
+    def test_mistakes_at_the_start(self) -> None:
+        """Every mistake of the file is one line, the exit status is 1, and there is no traceback."""
+        directory = self.directory()
+        text = self.config(self.app("hello", ["10.0.0.1"]) + self.app("hello", ["127.0.0.1:1"])) + "[helth]\n"
+        proxy = ProxyProcess(directory, text)
+        self.addCleanup(proxy.end)
+        self.assertEqual(proxy.wait(), 1)
+        self.assertIn("has no port", proxy.output)
+        self.assertIn('did you mean "health"', proxy.output)
+        self.assertNotIn("Traceback", proxy.output)
+
+    def test_busy_port(self) -> None:
+        """A port that is taken is named in one sentence."""
+        server = self.server()
+        port = server.address.rpartition(":")[2]
+        directory = self.directory()
+        text = self.config().replace("tcp:0:", f"tcp:{port}:")
+        proxy = ProxyProcess(directory, text)
+        self.addCleanup(proxy.end)
+        self.assertEqual(proxy.wait(), 1)
+        self.assertIn(f"port {port} is in use", proxy.output)
+        self.assertNotIn("Traceback", proxy.output)
