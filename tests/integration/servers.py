@@ -27,7 +27,7 @@ class SocketServer:
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
         self._serve = serve
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.address = "127.0.0.1:%d" % self._listening.getsockname()[1]
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
