@@ -147,7 +147,8 @@ class RouteTable:
         return updated
 
     def _holds(self, app: App, label: str) -> bool:
-        if self._apps.get(app.name) != app:
+        held = self._apps.get(app.name)
+        if held is None or held != app:
             return False
         route = self._claimed(app.domains[0]) if app.domains else None
         return route is None or route.resolver == label
