@@ -199,7 +199,7 @@ class AdminResource(Resource):
             return _STOPPING.answer()
         answer = None if error is None else answer_for_error(error)
         if answer is None:
-            self._log.failure("admin: {uri!r} failed", failure, uri=_text(request.uri))
+            self._log.failure("admin: {path!r} failed", failure, path=_path(request))
             answer = Refusal(500, "internal-error", "the proxy failed to do this; its log says why").answer()
         return answer
 
@@ -214,9 +214,9 @@ class AdminResource(Resource):
         request.finish()  # type: ignore[no-untyped-call]
         if request.method not in (b"GET", b"HEAD"):
             self._log.info(
-                "admin: {method} {uri!r} answered {status}",
+                "admin: {method!r} {path!r} answered {status}",
                 method=_text(request.method),
-                uri=_text(request.uri),
+                path=_path(request),
                 status=answer.status,
             )
 
@@ -228,6 +228,11 @@ def _text(data: bytes) -> str:
 def _local_address(request: Request) -> IAddress:
     address: IAddress = request.channel.getHost()  # type: ignore[no-untyped-call]
     return address
+
+
+def _path(request: Request) -> str:
+    """The path for the log, without the query: somebody may have put the token there."""
+    return _text(request.uri).partition("?")[0]
 
 
 def _headers(request: Request, name: str) -> list[str]:

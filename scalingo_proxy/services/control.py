@@ -8,7 +8,7 @@ the store and in effect in the table.  Knows no HTTP, no file and no listener.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -24,11 +24,11 @@ from scalingo_proxy.resolvers.strict_tables import Finding
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.services.app_index import AppIndex, AppPage
 from scalingo_proxy.services.backend_status import BackendStatus, statuses_from_pool, statuses_from_record
 from scalingo_proxy.services.reserved_settings import reserved_settings
 
 __all__ = [
-    "AppPage",
     "AppWritten",
     "BackendsChange",
     "Control",
@@ -61,16 +61,6 @@ class DescribedByFile(ScalingoProxyError):
 
 class NotReady(ScalingoProxyError):
     """The store is not loaded, so nobody knows yet which apps there are."""
-
-
-@attrs.frozen
-class AppPage:
-    """A part of the apps that were asked for, in the order of their names."""
-
-    apps: tuple[App, ...]
-    page: int
-    per_page: int
-    total: int
 
 
 @attrs.frozen
@@ -146,6 +136,7 @@ class Control:
         self._reload = reload
         self._clock = clock
         self._wall_clock = wall_clock
+        self._index = AppIndex(resolver)
         self._writing = DeferredLock()
 
     # -- reading ---------------------------------------------------------------
@@ -156,12 +147,7 @@ class Control:
         :raises NotReady: the store is not loaded yet; so do the others.
         """
         self._require_loaded()
-        found: Sequence[App] = list(self._resolver.apps().values())
-        wanted = query.strip().lower()
-        if wanted:
-            found = [app for app in found if _mentions(app, wanted)]
-        first = (page - 1) * per_page
-        return AppPage(tuple(found[first : first + per_page]), page, per_page, len(found))
+        return self._index.page(query, page, per_page)
 
     def app(self, name: str) -> App:
         """The app as it is in effect.
@@ -339,10 +325,6 @@ def _parsed(record: Mapping[str, Any], name: str) -> App:
     if mistakes:
         raise ConfigurationError(mistakes)
     return app
-
-
-def _mentions(app: App, wanted: str) -> bool:
-    return wanted in app.name.lower() or any(wanted in domain for domain in app.domains)
 
 
 def _shielded(change: Deferred[_T]) -> Deferred[_T]:

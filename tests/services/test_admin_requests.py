@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import App
@@ -367,6 +368,13 @@ class TokenTests(SynchronousTestCase):
         ):
             self.assertEqual(401, self.status("/api/v1/apps", authorization), authorization)
         self.assertEqual(401, self.status(f"/api/v1/apps?token={TOKEN}"))
+
+    def test_a_token_in_the_query_is_not_logged(self) -> None:
+        """It is no place for it, but it happens."""
+        with capturedLogs() as events:
+            self.world.ask("DELETE", f"{APP}?token={TOKEN}")
+        self.assertEqual(1, len(events))
+        self.assertNotIn(TOKEN, repr(events))
 
     def test_two_of_them(self) -> None:
         """One header, or none that counts."""
