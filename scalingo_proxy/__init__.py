@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
     from scalingo_proxy.resolvers.chain import ChainResolver
     from scalingo_proxy.resolvers.memory import MemoryResolver
-    from scalingo_proxy.version import VERSION as __version__
+    from scalingo_proxy.version import VERSION
 
 __all__ = [
+    "VERSION",
     "App",
     "AppState",
     "Backend",
@@ -58,7 +59,6 @@ __all__ = [
     "RouteQuery",
     "Timeouts",
     "TopologyChange",
-    "__version__",
     "make_environment",
 ]
 
@@ -68,12 +68,11 @@ _HOMES = {
     "protocols.factories": "HTTPProxyFactory make_environment",
     "resolvers.chain": "ChainResolver",
     "resolvers.memory": "MemoryResolver",
+    "version": "VERSION",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return import_module(f"{__name__}.version").VERSION
     for module, names in _HOMES.items():
         if name in names.split():
             return getattr(import_module(f"{__name__}.{module}"), name)

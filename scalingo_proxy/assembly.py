@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 import twisted
@@ -257,38 +258,51 @@ class Proxy(MultiService):
         return Deferred.fromCoroutine(self._reload())
 
     async def _reload(self) -> Mapping[str, Any]:
-        self._access_log.reopen()
         if self._read_again is None:
-            return {"apps": {"updated": [], "removed": []}, "listeners": [], "restart_needed": []}
+            self._access_log.reopen()
+            return self._report(TopologyChange(), [])
         try:
-            settings = self._read_again()
-            described = {app.name for app in settings.apps}
-            removed = tuple(name for name in self._file.apps() if name not in described)
-            self._resolver.check(TopologyChange(settings.apps, removed), self._file)
-            await self.listeners.reconcile(self._doors(settings))
-            difference = self._file.replace(settings.apps)
+            # In a thread: a file of many apps takes seconds to read.
+            pool = self._reactor.getThreadPool()
+            settings: Settings = await deferToThreadPool(self._reactor, pool, self._read_again)
+            difference = await self._change_to(settings)
         except Exception as error:
             self._metrics.config_reloaded(False)
             _log.error("reload refused, nothing has changed: {error}", error=error)
             raise
         restart_needed = self._take_over(settings)
         self._metrics.config_reloaded(True)
-        report = {
-            "apps": {
-                "updated": [app.name for app in difference.updated],
-                "removed": list(difference.removed),
-            },
-            "listeners": [port.text for port in self.listeners.ports],
-            "restart_needed": restart_needed,
-        }
-        _log.info(
-            "configuration reloaded: {updated} apps updated, {removed} removed",
-            updated=len(difference.updated),
-            removed=len(difference.removed),
-        )
+        report = self._report(difference, restart_needed)
+        _log.info("configuration reloaded: {report}", report=report)
         for warning in settings.warnings:
             _log.warn("{warning}", warning=warning)
         return report
+
+    async def _change_to(self, settings: Settings) -> TopologyChange:
+        """Do everything that can be refused; what was done before a refusal is undone."""
+        described = {app.name for app in settings.apps}
+        removed = tuple(name for name in self._file.apps() if name not in described)
+        self._resolver.check(TopologyChange(settings.apps, removed), self._file)
+        if settings.admin == self.settings.admin:
+            self.admin.read_token()
+        log = settings.log
+        prepared = self._access_log.prepare(log.requests, log.destination, log.query)
+        try:
+            await self.listeners.reconcile(self._doors(settings))
+            difference = self._file.replace(settings.apps)
+        except BaseException:
+            prepared.discard()
+            raise
+        prepared.commit()
+        return difference
+
+    def _report(self, difference: TopologyChange, restart_needed: list[str]) -> Mapping[str, Any]:
+        updated = [app.name for app in difference.updated]
+        return {
+            "apps": {"updated": updated, "removed": list(difference.removed)},
+            "listeners": [port.text for port in self.listeners.ports],
+            "restart_needed": restart_needed,
+        }
 
     def _take_over(self, settings: Settings) -> list[str]:
         """Put the plain values into effect; tells which sections wait for a restart."""
@@ -297,9 +311,6 @@ class Proxy(MultiService):
         self._env.limits = settings.limits
         self._env.pools.set_defaults(settings.timeouts, settings.limits)
         self.listeners.drain_seconds = settings.timeouts.drain
-        self._access_log.reconfigure(settings.log.requests, settings.log.destination, settings.log.query)
-        if settings.admin == before.admin:
-            self.admin.read_token()
         fixed = ("proxy", "admin", "metrics")
         return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]
 

@@ -270,7 +270,6 @@ class Record:
         "finished_at",
         "first_byte_at",
         "host",
-        "leased_at",
         "listener",
         "method",
         "path",
@@ -304,7 +303,6 @@ class Record:
         self.attempts = 0
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
-        self.leased_at: float | None = None
         self.first_byte_at: float | None = None
         self.finished_at: float | None = None
         self.tls = "-"
