@@ -18,6 +18,26 @@ def table(page: str, name: str) -> str:
     return found
 
 
+class TourTests(unittest.SynchronousTestCase):
+    """The tour through the sources."""
+
+    def test_every_stop_is_there(self) -> None:
+        """Each file and folder that it names exists."""
+        text = (CHECKOUT / "docs" / "tour.rst").read_text("utf-8")
+        stops = re.findall(r"``([a-z_]+/[a-z0-9_]*|[a-z_]+\.py)(?:\.py)?``", text)
+        missing = [
+            stop
+            for stop in stops
+            if not any(
+                path.exists()
+                for base in (CHECKOUT, CHECKOUT / "scalingo_proxy")
+                for path in (base / stop, base / f"{stop}.py")
+            )
+        ]
+        self.assertGreater(len(stops), 20)
+        self.assertEqual(missing, [])
+
+
 class CodesTests(unittest.SynchronousTestCase):
     """The table of reason codes."""
 
