@@ -276,8 +276,6 @@ class NotInEffectTests(SynchronousTestCase):
             (HELLO + 'certificate = { cert = "a", key = "b" }\n', "5: [[app]] #1 certificate: "),
             (HELLO + 'send_proxy = "v2"\n', "5: [[app]] #1 send_proxy: "),
             (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
-            (HELLO + "force_https = true\n", "5: [[app]] #1 force_https: "),
-            (HELLO + 'canonical = "hello.example"\n', "5: [[app]] #1 canonical: "),
             (HELLO + 'tls = "passthrough"\n', "5: [[app]] #1 tls: "),
         ):
             (sentence,) = sentences(text)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import BodyTooLarge, ConnectFailed, ProxyError, ResolverUnavailable
-from scalingo_proxy.model import Limits, Outcome, Record, Route, RouteQuery, Timeouts
+from scalingo_proxy.model import App, Limits, Outcome, Record, Route, RouteQuery, Timeouts
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
@@ -38,7 +38,8 @@ class BackendSearch:
 
     A base class, because an object of its own for each request would cost
     more than it explains: whoever derives from it says what happens with the
-    connection (:meth:`_send`) and with a failure (:meth:`fail`).
+    connection (:meth:`_send`), with a failure (:meth:`fail`) and where an app
+    wants its clients to ask (:meth:`_redirected`).
 
     :ivar record: what will be told of the exchange.
     :ivar phase: what it waits for now.
@@ -87,6 +88,10 @@ class BackendSearch:
         """Use the connection that was found."""
         raise NotImplementedError
 
+    def _redirected(self, app: App) -> bool:
+        """Send the client elsewhere, if the policies of *app* say so."""
+        raise NotImplementedError
+
     def fail(self, error: ProxyError) -> None:
         """End with an error of ours; the backend, if there is one, is not to blame."""
         raise NotImplementedError
@@ -128,7 +133,10 @@ class BackendSearch:
 
     def _routed(self, route: Route) -> None:
         self._pool = pool = self._env.pools.for_route(route)
-        self.record.app = route.app.name
+        app = route.app
+        self.record.app = app.name
+        if (app.force_https or app.canonical) and self._redirected(app):
+            return
         if self._head.framing.length > pool.limits.body_bytes:
             self.fail(BodyTooLarge())
         else:

@@ -20,12 +20,13 @@ from scalingo_proxy.errors import (
     RequestTimeout,
     ResolverUnavailable,
 )
-from scalingo_proxy.model import Outcome, Record
+from scalingo_proxy.model import App, Outcome, Record
 from scalingo_proxy.protocols.backend_search import BackendSearch
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
 from scalingo_proxy.routing.retries import may_send_again
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
@@ -44,6 +45,7 @@ class Exchange(BackendSearch):
         "_backend",
         "_body_taken",
         "_downstream",
+        "_hsts",
         "_identity",
         "_relay",
         "_upload_paused",
@@ -62,6 +64,7 @@ class Exchange(BackendSearch):
         super().__init__(env, downstream.timed, head, record)
         self._downstream = downstream
         self._identity = identity
+        self._hsts = False
         self.response_begun = False
         self._body_taken = False
         self._waits_for_continue = head.expect_continue
@@ -73,6 +76,20 @@ class Exchange(BackendSearch):
     def body_limit(self) -> int:
         """How many bytes the request body may have."""
         return self._limits.body_bytes
+
+    def _redirected(self, app: App) -> bool:
+        head = self._head
+        scheme = self._identity.client_scheme(head)
+        location = redirect_location(app, scheme, head.host, head.target.decode("ascii"))
+        if not location:
+            self._hsts = app.force_https and scheme == "https"
+            return False
+        answer = ResponseHead(301, b"Moved Permanently", 1)
+        answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]
+        self._begin_response(answer)
+        self._downstream.send_whole(answer, b"", [])
+        self._finish()
+        return True
 
     # -- send the request ----------------------------------------------------
 
@@ -194,6 +211,8 @@ class Exchange(BackendSearch):
     def _begin_response(self, head: ResponseHead) -> None:
         self._note_first_byte()
         self.record.status = head.status
+        if self._hsts and not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
+            head.fields.append((b"Strict-Transport-Security", HSTS))
         self.response_begun = True
         self.phase = Phase.RESPONDING
         self._alive()

@@ -32,8 +32,6 @@ REFUSED: Mapping[tuple[str, Any], str] = {
     ("app.rate_limit", ANY): "rates are not limited yet",
     ("app.tls", "passthrough"): "TLS is not passed through yet",
     ("app.certificate", ANY): "TLS is not terminated yet, so the certificate would not be used",
-    ("app.force_https", ANY): "there is no HTTPS yet to send clients to",
-    ("app.canonical", ANY): "clients are not redirected to a canonical domain yet",
     ("app.send_proxy", ANY): "the PROXY header is not sent to backends yet",
     ("app.error_pages", ANY): "pages of an app's own are not shown yet",
 }

@@ -87,18 +87,25 @@ class ClientIdentity:
             return self.peer
         return self._real_address(self._chain(head))
 
+    def client_scheme(self, head: RequestHead) -> str:
+        """How the client itself asked: ``"http"`` or ``"https"``."""
+        if self.trusted:
+            told = head.special.get(b"x-forwarded-proto", [b""])[-1].lower()
+            if told in (b"http", b"https"):
+                return told.decode("ascii")
+        return self.scheme
+
     def lines(self, head: RequestHead) -> bytes:
         """The forwarded headers for one request."""
         if not self.trusted:
             return self._lines
         chain = self._chain(head)
         special = head.special
-        scheme = special.get(b"x-forwarded-proto", [b""])[-1].lower()
         port = special.get(b"x-forwarded-port", [b""])[-1]
         lines = self._write(
             ", ".join(chain),
             self._real_address(chain),
-            scheme if scheme in (b"http", b"https") else self.scheme.encode(),
+            self.client_scheme(head).encode("ascii"),
             port if re.fullmatch(rb"[0-9]{1,5}", port) else b"%d" % self.port,
         )
         for name, words in ((b"forwarded", b"Forwarded"), (b"x-forwarded-host", b"X-Forwarded-Host")):

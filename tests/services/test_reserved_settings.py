@@ -57,9 +57,9 @@ class AppTests(SynchronousTestCase):
 
     def test_record(self) -> None:
         """A record alone is checked like one of the file."""
-        refused, _warned = reserved_settings({"app": {"force_https": True, "access": {"deny": ["::/0"]}}})
+        refused, _warned = reserved_settings({"app": {"send_proxy": "v1", "access": {"deny": ["::/0"]}}})
         self.assertEqual(
-            [finding.path for finding in refused], [("app", "force_https"), ("app", "access", "deny")]
+            [finding.path for finding in refused], [("app", "send_proxy"), ("app", "access", "deny")]
         )
 
     def test_plain(self) -> None:
