@@ -103,15 +103,18 @@ class ScriptedClient(Protocol):
 
     def pause(self) -> None:
         """Stop reading."""
-        self.transport.pauseProducing()
+        if not self.is_over:
+            self.transport.pauseProducing()
 
     def resume(self) -> None:
         """Read again."""
-        self.transport.resumeProducing()
+        if not self.is_over:
+            self.transport.resumeProducing()
 
     def half_close(self) -> None:
         """Send FIN and read on."""
-        self.transport.loseWriteConnection()
+        if not self.is_over:
+            self.transport.loseWriteConnection()
 
     def close(self) -> None:
         """Close in order."""

@@ -108,6 +108,13 @@ class ClosingContract(TransportBinding):
         await self.until(lambda: far.reason and near.reason)
         self.assertEqual((near.ended_with, far.ended_with), (ConnectionDone, ConnectionDone))
 
+    async def test_half_close_after_loss(self) -> None:
+        """Half-closing a lost connection is an error: there is nothing left to poll."""
+        near, _ = await self.pair()
+        near.transport.loseConnection()
+        await self.until(lambda: near.reason)
+        self.assertRaises(ValueError, near.transport.loseWriteConnection)
+
     async def test_half_closed_both_ways(self) -> None:
         """A connection closed in both directions stays until somebody closes it, then goes at once."""
         near, far = await self.pair(HalfCloseRecorder)

@@ -90,6 +90,11 @@ class MemoryPort(FileDescriptor):
         """The address listened on; ``0.0.0.0`` or ``::`` where it is any."""
         return make_address(self.interface or "0.0.0.0", self.port)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it listens."""
+        return bool(self.connected)
+
     def join_queue(self, socket: MemorySocket, here: Address, there: Address) -> None:
         """Leave a connected socket for the next turn that accepts."""
         self._waiting.append((socket, here, there))

@@ -27,6 +27,10 @@ _log = Logger()
 class Descriptor(Protocol):
     """What the kernel polls: a transport or a listening port."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket to poll."""
+
     def poll(self, reading: bool, writing: bool) -> Readiness:
         """Say what it is ready for, among what it is asked for."""
 
@@ -41,6 +45,11 @@ class Descriptor(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over."""
+
+
+def _check_open(descriptor: Descriptor) -> None:
+    if not descriptor.is_open:
+        raise ValueError("file descriptor cannot be a negative integer (-1)")
 
 
 class Kernel:
@@ -85,12 +94,20 @@ class Kernel:
     # -- what a transport asks of its reactor --------------------------------
 
     def addReader(self, reader: Descriptor) -> None:
-        """Poll *reader* for reading from now on."""
+        """Poll *reader* for reading from now on.
+
+        :raises ValueError: when it is closed, as a reactor does.
+        """
+        _check_open(reader)
         self._readers.add(reader)
         self.touch(reader)
 
     def addWriter(self, writer: Descriptor) -> None:
-        """Poll *writer* for writing from now on."""
+        """Poll *writer* for writing from now on.
+
+        :raises ValueError: when it is closed, as a reactor does.
+        """
+        _check_open(writer)
         self._writers.add(writer)
         self.touch(writer)
 

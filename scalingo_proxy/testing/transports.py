@@ -68,6 +68,11 @@ class MemoryTransport(FileDescriptor):
 
     # -- what the kernel calls -----------------------------------------------
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected and not lost yet."""
+        return hasattr(self, "_socket")
+
     def poll(self, reading: bool, writing: bool) -> Readiness:
         """What there is to do, for the kernel's turn."""
         return self._socket.poll(reading, writing)

@@ -239,11 +239,14 @@ class World:
         left += [f"observer: {count} of {key} still open" for key, count in self.observer.still_open.items()]
         assert not left, "; ".join(left)
 
-    def end(self) -> None:
+    def end(self, patience_seconds: float = 0.0) -> None:
         """Let clients leave, stop the proxy and the backends, and see that nothing is left.
 
         A client that cannot leave in order resets its connection.
 
+        :param patience_seconds: how long the proxy may take to notice.  It
+            should be at once, but nothing can be noticed behind bytes that
+            the proxy does not read for now.
         :raises AssertionError: naming what is left.
         """
         for leave in (ScriptedClient.close, ScriptedClient.abort):
@@ -251,6 +254,7 @@ class World:
                 if not client.is_over:
                     leave(client)
             self.settle()
+        self.advance(patience_seconds)
         self.assert_idle()
         self.run_until(maybeDeferred(self._port.stopListening))
         self.run_until(maybeDeferred(self.factory.drain, 0))
