@@ -40,14 +40,24 @@ UNASKED = "unasked"
 CUT = "cut"
 
 
-@attrs.frozen
+@attrs.define
 class Message:
-    """One whole message."""
+    """One whole message.
+
+    :ivar block: the head as it came.
+    :ivar raw: the whole message as it came, what stood in front of it included.
+    """
 
     head: RequestHead | ResponseHead
-    raw_target: bytes = b""
+    block: bytes
     body: bytes = b""
     trailers: Fields = attrs.Factory(list)
+    raw: bytes = b""
+
+    @property
+    def raw_target(self) -> bytes:
+        """A request's target as it was sent."""
+        return self.block.split(b" ", 2)[1]
 
 
 class _Stream:
@@ -58,6 +68,7 @@ class _Stream:
         self.stands = READY
         self.detail = ""
         self._received = bytearray()
+        self._raw = bytearray()
         self._searched = 0
         self._head: RequestHead | ResponseHead | None = None
         self._block = b""
@@ -73,7 +84,13 @@ class _Stream:
         """Take the next bytes; nothing happens once the stream stands still."""
         try:
             while data and self.stands in (READY, WAITS):
-                data = self._receive_body(data) if self._reader is not None else self._receive_head(data)
+                count = len(self.messages)
+                rest = self._receive_body(data) if self._reader is not None else self._receive_head(data)
+                self._raw += data[: len(data) - len(rest)]
+                if len(self.messages) > count:
+                    self.messages[-1].raw = bytes(self._raw)
+                    self._raw.clear()
+                data = rest
         except ProxyError as error:
             self.stands = error.code
             self.detail = error.detail
@@ -127,8 +144,7 @@ class _Stream:
 
     def _message_complete(self) -> None:
         assert self._head is not None and self._reader is not None
-        target = self._block.split(b" ", 2)[1]
-        self.messages.append(Message(self._head, target, self.partial_body, self._reader.trailers))
+        self.messages.append(Message(self._head, self._block, self.partial_body, self._reader.trailers))
         self._body = []
         self._reader = None
         self.stands = self._after(self._head)
