@@ -164,7 +164,7 @@ class StoreResolver(TableFeed):
         async with self._turn:
             self._is_open = False
             thread, self._thread = self._thread, None
-            if thread is not None and self._file is not None:
+            if thread is not None and self._file is not None and not thread.is_over:
                 try:
                     await thread.run(self._file.close)
                 finally:
@@ -185,14 +185,20 @@ class _StoreThread:
         reactor.callWhenRunning(self._pool.start)
         self._trigger = reactor.addSystemEventTrigger("during", "shutdown", self._pool.stop)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended: by :meth:`stop`, or with the reactor."""
+        return self._pool.joined
+
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        if self._pool.joined:  # by the reactor's end; nobody would ever answer
+        """What *function* returns or raises there."""
+        if self.is_over:  # the pool would drop it without a word
             raise ResolverUnavailable("the store is not open")
         return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
 
     def stop(self) -> None:
         """End it; waits for what is under way."""
-        if not self._pool.joined:
+        if not self.is_over:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._pool.stop()
 

@@ -242,7 +242,7 @@ class ConflictTests(SynchronousTestCase):
         self.assertEqual(list(layered.apps()), ["kept", "up"])
         self.assertEqual(len(layered.conflicts), 1)
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None)
     @given(
         st.lists(
             st.tuples(

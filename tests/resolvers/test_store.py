@@ -148,6 +148,17 @@ class KeptTests(StoreCase):
         await store.stop()
         self.assertEqual(threading.active_count(), before)
 
+    async def test_reactor_ended(self) -> None:
+        """Whatever comes after the reactor has ended fails, or does nothing; it never hangs."""
+        store = await self.started()
+        await store.set_app(A)
+        assert store._thread is not None
+        reactor.removeSystemEventTrigger(store._thread._trigger)
+        store._thread._pool.stop()  # as the trigger does at the reactor's shutdown
+        await self.assert_fails(store.set_app(B), ResolverUnavailable)
+        await store.stop()
+        self.assertEqual(list(store.apps()), ["a"])
+
 
 class LoadingTests(StoreCase):
     """Before the apps are known."""
@@ -389,6 +400,8 @@ class KilledTests(StoreCase):
 
 class SizeTests(StoreCase):
     """Many apps."""
+
+    timeout = 300  # for machines that do much else besides
 
     async def test_ten_thousand_apps(self) -> None:
         """10,000 apps are loaded within seconds, and each of them is served."""

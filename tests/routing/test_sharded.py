@@ -15,7 +15,7 @@ CHANGES = st.lists(st.tuples(st.dictionaries(KEYS, st.integers()), st.lists(KEYS
 class ShardedMapTests(SynchronousTestCase):
     """A changed mapping, and the one it came from."""
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None)
     @given(CHANGES)
     def test_behaves_as_a_dict(self, changes: list[tuple[dict[str, int], list[str]]]) -> None:
         """After any changes it holds what a dict would, and earlier ones hold what they held."""
@@ -37,6 +37,10 @@ class ShardedMapTests(SynchronousTestCase):
         """It iterates in the order of its keys, whatever their hashes."""
         keys = [f"key-{n:03}" for n in range(200)]
         self.assertEqual(list(ShardedMap[int]().changed(dict.fromkeys(reversed(keys), 1))), keys)
+
+    def test_repr(self) -> None:
+        """It tells how much is in it, not what: there may be very much."""
+        self.assertEqual(repr(ShardedMap[int]().changed({"a": 1, "b": 2})), "<ShardedMap of 2>")
 
     def test_missing_key(self) -> None:
         """A key that is not there raises KeyError."""

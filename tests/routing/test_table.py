@@ -266,7 +266,7 @@ HOSTS = ["x.de", "y.de", "a.x.de", "b.x.de", "b.y.de", "c.b.x.de"]
 class HistoryTests(SynchronousTestCase):
     """Long histories of changes."""
 
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None)
     @given(st.lists(st.tuples(APPS, st.lists(NAMES, max_size=2)), max_size=8))
     def test_any_history(self, history: list[tuple[list[App], list[str]]]) -> None:
         """After any history the table is what it would be if built at once from its apps."""
