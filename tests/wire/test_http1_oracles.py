@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scalingo_proxy.wire.http1_head import RequestHead
 from tests.corpus import load_cases
 from tests.wire.http1_oracles import Reading, Seen, h11_requests, h11_responses, llhttp_reading, seen
-from tests.wire.http1_streams import CLOSES, CUT, READY, WAITS, Message, RequestStream, ResponseStream
 from tests.wire.http1_strategies import examples, request_streams, requests, response_streams, responses
+from tests.wire.http1_streams import CLOSES, CUT, READY, WAITS, Message, RequestStream, ResponseStream
 
 
 @attrs.frozen
@@ -36,9 +36,9 @@ class Difference:
 
 
 _LLHTTP_METHODS = frozenset(
-    b"GET POST HEAD PUT DELETE OPTIONS PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
-    b"UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK "
-    b"UNLINK SOURCE QUERY".split()
+    b"GET POST HEAD PUT DELETE OPTIONS PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND "
+    b"REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE "
+    b"MKCALENDAR LINK UNLINK SOURCE QUERY".split()
 )
 _HEAD = b"POST / HTTP/1.1\r\nHost: app.test\r\n"
 _CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -126,7 +126,7 @@ _H11_BOTH = [
 _H11_REQUESTS = [
     *_H11_BOTH,
     Difference(
-        "h11 refuses a length of more than 20 digits; leading zeros are legal, and left out when it travels on",
+        "h11 refuses a length of more than 20 digits; leading zeros are legal, and do not travel on",
         lambda message: any(len(value) > 20 for value in _special(message, b"content-length")),
         _HEAD + b"Content-Length: 000000000000000000005\r\n\r\nhello",
     ),
