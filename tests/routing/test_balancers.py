@@ -56,6 +56,7 @@ class EveryBalancerTests(SynchronousTestCase):
         st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.booleans()), min_size=1, max_size=6),
         st.integers(0, 2**32),
     )
+    @settings(deadline=None)
     def test_whoever_fits_is_found(self, name: str, shape: list[tuple[int, bool, bool]], seed: int) -> None:
         """A member with room that is not avoided is chosen whenever there is one, and no other ever."""
         members = make_members(*(weight for weight, _, _ in shape))
@@ -94,7 +95,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertNotIn("0000", "".join(map(str, order + order)))
 
     @given(st.lists(st.integers(1, 100), min_size=1, max_size=8))
-    @settings(max_examples=60)
+    @settings(max_examples=60, deadline=None)
     def test_no_share_is_ever_off_by_a_turn(self, weights: list[int]) -> None:
         """After any number of turns, everybody's count differs from its exact share by less than one."""
         order = turns(weights)
@@ -183,6 +184,7 @@ class RoundRobinTests(SynchronousTestCase):
         st.lists(st.integers(0, 12), min_size=6, max_size=6),
         st.integers(0, 2**32),
     )
+    @settings(deadline=None)
     def test_strict_through_changes(self, sets: list[set[int]], requests: list[int], seed: int) -> None:
         """Between two changes all counts are within one, and a change never skips who was due."""
         everybody = make_members(*[1] * 8)
@@ -241,6 +243,7 @@ class LeastRequestsTests(SynchronousTestCase):
         self.assertEqual({heavy: 20, light: 10}, counts)
 
     @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 100)), min_size=1, max_size=6))
+    @settings(deadline=None)
     def test_exact_for_any_load(self, loads: list[tuple[int, int]]) -> None:
         """Whatever the loads and weights, the one chosen is a least loaded one."""
         members = make_members(*(weight for _, weight in loads))

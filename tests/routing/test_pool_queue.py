@@ -106,6 +106,17 @@ class OrderTests(QueueTestCase):
         self.assertEqual([], self.ends)
         self.assertIs(one, self.lease().member)
 
+    def test_oldest_of_all_lines(self) -> None:
+        """A place that several can use goes to the oldest of them, whatever each of them tried."""
+        one, _ = self.use(ONE, TWO).members
+        self.lease(), self.lease()
+        leaving = self.wait("leaving", one)
+        self.wait("older")
+        self.wait("younger", one)
+        leaving.cancel()
+        self.change(backends=(ONE, TWO, "10.0.0.3:80"))
+        self.assertEqual([("older", "10.0.0.3:80")], self.ends)
+
     def test_leaving(self) -> None:
         """A client that leaves gives up its place in the queue, and is never called."""
         self.use(ONE)
@@ -232,6 +243,14 @@ class ChangeWhileWaitingTests(QueueTestCase):
         self.assertEqual([("retry", "NoBackend")], self.ends)
         self.assertEqual(1, self.pool.queued)
 
+    def test_only_a_tried_member_left_that_is_free(self) -> None:
+        """A free place does not keep a waiter that must not use it."""
+        one = self.use(ONE, TWO).members[0]
+        self.lease(one)
+        self.wait("retry", one)
+        self.change(backends=(ONE,))
+        self.assertEqual([("retry", "NoBackend")], self.ends)
+
     def test_stop(self) -> None:
         """Stopping the app refuses all waiters; requests under way go on."""
         self.change(state=AppState.STOPPED)
@@ -302,6 +321,46 @@ class ReentranceTests(QueueTestCase):
         self.change(limits={"in_flight_per_backend": 3})
         self.assertEqual([None], asked)
         self.assertEqual([("first", ONE), ("second", ONE)], self.ends)
+
+    def test_lease_inside_a_picky_callback(self) -> None:
+        """Nor is one overtaken who waits for certain members only."""
+        one, two = self.use(ONE, TWO).members
+        self.lease(two), self.lease(one)
+        asked: list[Lease | None] = []
+        self.wait("first", one, then=lambda: asked.append(self.pool.lease((one,))))
+        self.wait("second", one)
+        self.pool.set_defaults(Timeouts(), Limits(in_flight_per_backend=3))
+        self.assertEqual([None], asked)
+        self.assertEqual([("first", TWO), ("second", TWO)], self.ends)
+
+    def test_lease_inside_a_watcher(self) -> None:
+        """Whoever is told of a new member first does not overtake those who wait for it."""
+        one, two = self.use(ONE, TWO).members
+        self.lease(two), self.lease(one)
+        self.wait("first", one)
+        self.pool.announce()
+        asked: list[Lease | None] = []
+        self.pool.watch(lambda member, event: asked.append(self.pool.lease()))
+        self.change(backends=(ONE, TWO, "10.0.0.3:80"))
+        self.assertEqual([None], asked)
+        self.assertEqual([("first", "10.0.0.3:80")], self.ends)
+
+    def test_lease_behind_those_who_joined_inside_a_callback(self) -> None:
+        """A callback that takes a place, fills the queue and frees places is no way to overtake."""
+        one, two = self.use(ONE, TWO).members
+        on_one, on_two = self.lease(two), self.lease(one)
+
+        def meddle() -> None:
+            self.release(on_two)
+            self.release(self.lease())
+            spare = self.lease()
+            self.wait("picky", one)
+            self.release(spare)
+            self.assertIsNone(self.pool.lease((one,)))
+
+        self.wait("first", then=meddle)
+        self.release(on_one)
+        self.assertEqual([("first", ONE), ("picky", TWO)], self.ends)
 
     def test_enqueue_inside_a_callback(self) -> None:
         """Whoever joins the queue from inside a callback is served in the same round."""
