@@ -186,7 +186,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     if len(fields) > MAX_FIELDS:
         raise HeadTooLarge("there are too many header fields")
     head = RequestHead(method, target, 1 if minor != b"0" else 0)
-    _sort_request_fields(head, fields)
+    sort_request_fields(head, fields)
     _decide_host(head)
     _decide_request_framing(head)
     _decide_connection(head)
@@ -226,7 +226,7 @@ def _check_line_lengths(section: bytes, most: int) -> None:
         raise HeadTooLarge("a header line is too long")
 
 
-def _sort_request_fields(head: RequestHead, fields: Fields) -> None:
+def sort_request_fields(head: RequestHead, fields: Fields) -> None:
     """Part the fields that decide something from those that just travel on."""
     special = head.special
     kept = head.fields
