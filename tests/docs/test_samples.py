@@ -155,6 +155,8 @@ class ConsoleTests(unittest.SynchronousTestCase):
             compile(words[-1], sample.place, "exec")
         elif program == "python":
             self.assertEqual(words[1:3], ["-m", "twisted.trial"], sample.place)
+        elif program == "coverage":
+            self.assertIn(words[1], ("run", "combine", "report"), sample.place)
         elif program == "python3":
             self.assertEqual(words[1:3], ["-m", "http.server"], sample.place)
         else:
