@@ -80,6 +80,13 @@ class _Stream:
         """What has come of the body of a message that is not whole."""
         return b"".join(self._body)
 
+    @property
+    def unfinished(self) -> Message | None:
+        """The message whose body is on its way."""
+        if self._reader is None or self._head is None:
+            return None
+        return Message(self._head, self._block, self.partial_body, raw=bytes(self._raw))
+
     def receive(self, data: bytes) -> None:
         """Take the next bytes; nothing happens once the stream stands still."""
         try:

@@ -99,7 +99,7 @@ _LLHTTP_REQUESTS = [
     ),
     Difference(
         "llhttp leaves the body of an upgrade request to the new protocol; we relay no upgrade with a body",
-        lambda message: bool(message.body) and bool(_special(message, b"upgrade")),
+        lambda message: message.head.framing.has_body and bool(_special(message, b"upgrade")),
         _HEAD + b"Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhello",
     ),
 ]
@@ -185,6 +185,9 @@ class OracleTestCase(SynchronousTestCase):
         ours, theirs = _plain(comparable), _plain(reading.whole)
         self.assertEqual(ours, theirs[: len(ours)], f"{data!r}: {reading.error}")
         if len(comparable) < len(stream.messages) or reading.error:
+            return
+        unfinished = stream.unfinished
+        if unfinished is not None and any(difference.applies(unfinished) for difference in differences):
             return
         if stream.stands in (READY, WAITS, CUT):
             # Nor does the oracle see a message that is none to us.

@@ -1,0 +1,41 @@
+"""Request ids of our own."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scalingo_proxy.wire.http1_forwarding import acceptable_request_id
+from scalingo_proxy.wire.request_id import RequestIds
+
+
+class RequestIdsTests(SynchronousTestCase):
+    """Random UUIDs."""
+
+    def test_form(self) -> None:
+        """Each is a UUID of version 4 in its usual form, and one that we would keep."""
+        make = RequestIds()
+        for _ in range(600):
+            text = make()
+            parsed = uuid.UUID(text)
+            self.assertEqual((str(parsed), parsed.version, parsed.variant), (text, 4, uuid.RFC_4122))
+            self.assertEqual(acceptable_request_id([text.encode()]), text.encode())
+
+    def test_no_repetition(self) -> None:
+        """Across batches none comes twice."""
+        make = RequestIds()
+        self.assertEqual(len({make() for _ in range(2000)}), 2000)
+
+    def test_seeded(self) -> None:
+        """The same randomness gives the same ids, and is asked for in batches."""
+        asked: list[int] = []
+
+        def random_bytes(count: int) -> bytes:
+            asked.append(count)
+            return random.Random(7).randbytes(count)
+
+        first, second = RequestIds(random_bytes), RequestIds(random_bytes)
+        self.assertEqual([first() for _ in range(10)], [second() for _ in range(10)])
+        self.assertEqual(len(asked), 2)
