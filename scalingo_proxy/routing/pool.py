@@ -28,81 +28,22 @@ import attrs
 
 from scalingo_proxy.errors import AppStopped, Maintenance, NoBackend, ProxyError, QueueFull
 from scalingo_proxy.interfaces import IBalancer
-from scalingo_proxy.model import App, AppState, Backend, Limits, Outcome, Timeouts
+from scalingo_proxy.model import App, AppState, Limits, Timeouts
 from scalingo_proxy.routing.balancers import BALANCERS, RoundRobin
 from scalingo_proxy.routing.callouts import Callouts
-from scalingo_proxy.routing.members import Drain, HealthState, Member, Membership
+from scalingo_proxy.routing.leases import Lease
+from scalingo_proxy.routing.members import Drain, Member
 from scalingo_proxy.routing.queue import Queue, Ticket
 from scalingo_proxy.routing.roster import MemberEvent, Roster
 
 __all__ = ["Lease", "MemberEvent", "Pool"]
 
 _RUNNING = AppState.RUNNING
-_SERVING = Membership.SERVING
-_UP = HealthState.UP
-_COMPLETED = Outcome.COMPLETED
-
-# How a lease counts at its member.
-_AS_REQUEST, _AS_TUNNEL, _NO_MORE = range(3)
 
 _REFUSALS: Mapping[AppState, type[ProxyError]] = {
     AppState.STOPPED: AppStopped,
     AppState.MAINTENANCE: Maintenance,
 }
-
-
-class Lease:
-    """The right to send one request to one member; ends in :meth:`release`.
-
-    :ivar pool: where it came from.
-    :ivar member: whom it is for, also after the release.
-    """
-
-    __slots__ = ("_counts", "member", "pool")
-
-    def __init__(self, pool: Pool, member: Member) -> None:
-        self.pool = pool
-        self.member = member
-        self._counts = _AS_REQUEST
-
-    @property
-    def backend(self) -> Backend:
-        """Where to connect."""
-        return self.member.backend
-
-    def release(self, outcome: Outcome, now: float) -> None:
-        """Give the place back and say how it went.
-
-        :raises RuntimeError: the second time.
-        """
-        member = self.member
-        counts = self._counts
-        if counts == _AS_REQUEST:
-            member.in_flight -= 1
-        elif counts == _AS_TUNNEL:
-            member.tunnels -= 1
-        else:
-            raise RuntimeError("this lease was released before")
-        self._counts = _NO_MORE
-        if outcome is not _COMPLETED or member.health is not _UP:
-            member.judge(outcome, now)
-        pool = self.pool
-        if pool._queue.length or member.membership is not _SERVING:
-            pool._place_freed(member, now)
-
-    def become_tunnel(self) -> None:
-        """Stop counting as a request, because the connection was upgraded.
-
-        :raises RuntimeError: when it is a tunnel already, or released.
-        """
-        if self._counts != _AS_REQUEST:
-            raise RuntimeError("only a request under way becomes a tunnel")
-        self._counts = _AS_TUNNEL
-        member = self.member
-        member.tunnels += 1
-        member.in_flight -= 1
-        if self.pool._queue.length:
-            self.pool._settle()
 
 
 class Pool:
@@ -114,6 +55,7 @@ class Pool:
     :ivar app: the app as it was last applied.
     :ivar timeouts: the defaults with the app's own values over them; ``limits``
         likewise.
+    :ivar queue: who waits.
     """
 
     __slots__ = (
@@ -123,11 +65,11 @@ class Pool:
         "_defaults",
         "_is_open",
         "_is_settling",
-        "_queue",
         "_random",
         "_roster",
         "app",
         "limits",
+        "queue",
         "timeouts",
     )
 
@@ -142,7 +84,7 @@ class Pool:
     ) -> None:
         self._random = random
         self._balancers = balancers
-        self._queue = Queue()
+        self.queue = Queue()
         self._roster = Roster()
         self._is_settling = False
         # Whether lease() may choose without another look: the app runs, the
@@ -154,7 +96,7 @@ class Pool:
         self._use_settings(*self._settings_for(app))
         self._use_balancer()
         self._become(app, now)
-        self._settle()
+        self.settle()
 
     # -- what an exchange asks for -------------------------------------------
 
@@ -191,14 +133,41 @@ class Pool:
         :raises QueueFull: and whatever :meth:`lease` raises.
         """
         lease = self.lease(tried)
-        if lease is None and self._queue.length >= self._queue_bound():
+        if lease is None and self.queue.length >= self._queue_bound():
             raise QueueFull()
-        ticket = self._queue.add(now, granted, refused, tried)
+        ticket = self.queue.add(now, granted, refused, tried)
         if lease is not None:
             ticket.grant(lease)
         elif not tried:
             self._is_open = False
         return ticket
+
+    # -- what a lease tells --------------------------------------------------
+
+    def has_drained(self, member: Member, now: float) -> None:
+        """A member on its way out has nothing left."""
+        self._roster.let_go(member, now)
+        self._roster.tell()
+
+    def settle(self) -> None:
+        """Serve the queue, oldest first, until nothing can be done for anybody in it.
+
+        Each callback may change anything, so nothing is remembered from one
+        turn to the next.  A call from inside such a callback does nothing:
+        the loop that made the callback looks at everything again.
+        """
+        if self._is_settling:
+            return
+        callouts = Callouts()
+        self._is_settling = True
+        self._is_open = False
+        try:
+            while self.queue.length and self._serve_one(callouts):
+                pass
+        finally:
+            self._is_settling = False
+        self._is_open = self.app.state is _RUNNING and not self.queue.has_line(())
+        callouts.finish()
 
     # -- what the topology says ----------------------------------------------
 
@@ -234,14 +203,14 @@ class Pool:
         """The second half: tell the watchers, then serve or refuse who waits."""
         callouts = Callouts()
         callouts.call(self._roster.tell)
-        callouts.call(self._settle)
+        callouts.call(self.settle)
         callouts.finish()
 
     def set_defaults(self, timeouts: Timeouts, limits: Limits) -> None:
         """Take other defaults under the app's own values."""
         self._defaults = (timeouts, limits)
         self._use_settings(*self._settings_for(self.app))
-        self._settle()
+        self.settle()
 
     # -- what there is to see ------------------------------------------------
 
@@ -258,7 +227,7 @@ class Pool:
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return self._queue.length
+        return self.queue.length
 
     @property
     def in_flight(self) -> int:
@@ -279,14 +248,14 @@ class Pool:
     def _may_open(self) -> bool:
         # While a change is being made, places may be free that waiters have a
         # right to; they are served before the change is over.
-        if self._queue.length or self.app.state is not _RUNNING:
+        if self.queue.length or self.app.state is not _RUNNING:
             return False
         self._is_open = not self._is_settling
         return True
 
     def _refusal_for(self, tried: tuple[Member, ...]) -> ProxyError | None:
         """Why waiting would be in vain, or ``None``."""
-        if self._queue.is_held:
+        if self.queue.is_held:
             return None
         if self.app.state is not _RUNNING:
             return _REFUSALS[self.app.state]()
@@ -296,42 +265,15 @@ class Pool:
         return None
 
     def _queue_bound(self) -> int:
-        if self._queue.is_held:
+        if self.queue.is_held:
             return self.limits.client_connections
         return self.limits.queue_per_backend * len(self._roster.members)
-
-    def _place_freed(self, member: Member, now: float) -> None:
-        if member.membership is _SERVING:
-            self._settle()
-        elif member.is_drained:
-            self._roster.let_go(member, now)
-            self._roster.tell()
-
-    def _settle(self) -> None:
-        """Serve the queue, oldest first, until nothing can be done for anybody in it.
-
-        Each callback may change anything, so nothing is remembered from one
-        turn to the next.  A call from inside such a callback does nothing:
-        the loop that made the callback looks at everything again.
-        """
-        if self._is_settling:
-            return
-        callouts = Callouts()
-        self._is_settling = True
-        self._is_open = False
-        try:
-            while self._queue.length and self._serve_one(callouts):
-                pass
-        finally:
-            self._is_settling = False
-        self._is_open = self.app.state is _RUNNING and not self._queue.has_line(())
-        callouts.finish()
 
     def _serve_one(self, callouts: Callouts) -> bool:
         """Grant or refuse the oldest ticket that something can be done for, if any."""
         is_running = self.app.state is _RUNNING
         free = [one for one in self._roster.members if one.in_flight < one.limit] if is_running else ()
-        for ticket in self._queue.heads():
+        for ticket in self.queue.heads():
             tried = ticket.tried
             if any(member not in tried for member in free):
                 member: Member | None = self._choose(tried)
@@ -350,7 +292,7 @@ class Pool:
 
     def _become(self, app: App, now: float) -> Drain:
         self._is_open = False
-        self._queue.is_held = app.state is AppState.PAUSED
+        self.queue.is_held = app.state is AppState.PAUSED
         is_other_balancer = app.balancer != self.app.balancer
         self.app = app
         changed, drain = self._roster.replace(app.backends, self.limits.in_flight_per_backend, now)
