@@ -84,6 +84,10 @@ class TurnsTests(SynchronousTestCase):
         """A single member has a cycle of one turn, whatever its weight."""
         self.assertEqual([0], turns([42]))
 
+    def test_nobody_has_no_turns(self) -> None:
+        """No members, no cycle."""
+        self.assertEqual([], turns([]))
+
     def test_weights_are_reduced(self) -> None:
         """Weights with a common divisor do not lengthen the cycle."""
         self.assertEqual(turns([2, 1]), turns([100, 50]))

@@ -167,6 +167,21 @@ class OrderTests(QueueTestCase):
                 self.release(lease)
         self.assertEqual([("waiter", TWO)], self.ends)
 
+    def test_balancer_that_chooses_nobody(self) -> None:
+        """A balancer that breaks its contract makes everybody wait, and does no other harm."""
+
+        class Nobody:
+            members_changed = choose = staticmethod(lambda members: None)
+
+        app = App("hello", (), (ONE,), balancer="nobody")
+        self.pool = Pool(app, Timeouts(), Limits(), Random(1), 0.0, {"nobody": lambda random: Nobody()})
+        self.assertIsNone(self.pool.lease())
+        ticket = self.wait("waiter")
+        self.pool.set_defaults(Timeouts(), Limits(in_flight_per_backend=9))
+        self.assertTrue(ticket.is_waiting)
+        ticket.cancel()
+        self.assertEqual((0, []), (self.pool.queued, self.ends))
+
 
 class BoundTests(QueueTestCase):
     def test_by_members(self) -> None:
