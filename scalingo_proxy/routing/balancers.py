@@ -41,8 +41,6 @@ def turns(weights: Sequence[int]) -> list[int]:
     cycle = sum(shares)
     if cycle == len(shares):
         return list(range(cycle))
-    if len(shares) == 1:
-        return [0]
     slack = 2 * len(shares) - 2
 
     def release(index: int, taken: int) -> int:

@@ -76,8 +76,7 @@ class Member:
     )
 
     def __init__(self, backend: Backend, limit: int, now: float) -> None:
-        self.backend = backend
-        self.weight = backend.weight
+        self.use(backend)
         self.limit = limit
         self.in_flight = 0
         self.tunnels = 0
@@ -102,6 +101,15 @@ class Member:
     def is_drained(self) -> bool:
         """Whether the app no longer has it and nothing is left on it."""
         return self.membership is not _SERVING and not self.in_flight and not self.tunnels
+
+    def use(self, backend: Backend) -> None:
+        """Take over where to connect and the weight.
+
+        A weight out of bounds counts as the nearest one: zero would stop a
+        balancer, a huge one would make it count for ever.
+        """
+        self.backend = backend
+        self.weight = min(max(backend.weight, 1), 100)
 
     def judge(self, outcome: Outcome, now: float) -> None:
         """Learn from how a lease ended; a first whole answer proves the member."""

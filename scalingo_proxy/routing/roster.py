@@ -64,9 +64,8 @@ class Roster:
                 member = Member(backend, limit, now)
                 self._events.append((member, "joined", None))
             elif member.backend != backend:
-                reweighted = reweighted or member.weight != backend.weight
-                member.backend = backend
-                member.weight = backend.weight
+                reweighted = reweighted or member.backend.weight != backend.weight
+                member.use(backend)
             members[address] = member
         serving = tuple(members.values())
         changed = reweighted or serving != self.members

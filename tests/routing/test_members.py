@@ -53,6 +53,11 @@ class MemberTests(SynchronousTestCase):
         self.assertEqual((HealthState.UP, 7.0), (member.health, member.health_since))
         self.assertEqual((Membership.SERVING, 5.0), (member.membership, member.membership_since))
 
+    def test_weight_within_bounds(self) -> None:
+        """A weight that no record would be allowed counts as the nearest that is."""
+        for weight, expected in ((-1, 1), (0, 1), (1, 1), (100, 100), (10**9, 100)):
+            self.assertEqual(expected, Member(Backend("a", 1, weight), 1, 0.0).weight)
+
     def test_identity(self) -> None:
         """Two members with one address are two."""
         self.assertNotEqual(make_member(), make_member())
