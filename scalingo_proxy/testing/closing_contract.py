@@ -70,6 +70,20 @@ class ClosingContract(TransportBinding):
         await self.until(lambda: far.reason)
         self.assertEqual((far.received, far.ended_with), (b"bye", ConnectionDone))
 
+    async def test_writing_after_unread_bytes(self) -> None:
+        """Bytes that the peer never read made its close a reset: the next write finds out."""
+        near, far = await self.pair(HalfCloseRecorder)
+        near.transport.pauseProducing()
+        far.transport.write(b"never read")
+        await self.rest()
+        near.transport.loseConnection()
+        await self.until(lambda: "readConnectionLost" in far.events)
+        await self.rest()
+        self.assertIs(far.reason, None)
+        far.transport.write(b"x")
+        await self.until(lambda: far.reason)
+        self.assertIs(far.ended_with, ConnectionLost)
+
     async def test_writing_to_a_closed_peer(self) -> None:
         """A writer whose peer is gone meets a reset, sooner or later."""
         near, far = await self.pair(HalfCloseRecorder)

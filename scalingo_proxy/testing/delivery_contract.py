@@ -144,6 +144,29 @@ class DeliveryContract(TransportBinding):
         await self.rest()
         self.assertEqual(len(far.sizes), 1)
 
+    async def test_pausing_another_connection(self) -> None:
+        """Of two readers that are ready together, the first can pause the second."""
+        near, far = await self.pair()
+        other_near, other_far = await self.pair()
+        far.on_data = lambda data: other_far.transport.pauseProducing()
+        other_far.on_data = lambda data: far.transport.pauseProducing()
+        near.transport.write(b"x")
+        other_near.transport.write(b"x")
+        await self.rest()
+        self.assertEqual(sorted([far.count, other_far.count]), [0, 1])
+
+    async def test_aborting_another_connection(self) -> None:
+        """Of two readers that are ready together, the first can abort the second."""
+        near, far = await self.pair()
+        other_near, other_far = await self.pair()
+        far.on_data = lambda data: other_far.transport.abortConnection()
+        other_far.on_data = lambda data: far.transport.abortConnection()
+        near.transport.write(b"x")
+        other_near.transport.write(b"x")
+        await self.until(lambda: far.reason or other_far.reason)
+        await self.rest()
+        self.assertEqual(sorted([far.count, other_far.count]), [0, 1])
+
     async def test_paused_reader_is_not_told_of_the_end(self) -> None:
         """A paused reader learns of the peer's close when it resumes, behind the data."""
         near, far = await self.pair()

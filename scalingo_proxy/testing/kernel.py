@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -162,23 +161,23 @@ class Kernel:
                 self.touch(descriptor)
 
     def _serve(self, descriptor: Descriptor, readiness: Readiness) -> None:
-        """Follow ``_PollLikeMixin._doReadOrWrite`` of Twisted."""
+        """Read and write as ``_PollLikeMixin._doReadOrWrite`` of Twisted does.
+
+        Hang-ups need no case of their own: a socket that was reset is ready
+        for whatever it is polled for, and reading or writing finds out.
+        """
         why: Any = None
         in_read = False
-        if Readiness.HUNG_UP in readiness and Readiness.READABLE not in readiness:
-            in_read = descriptor in self._readers
-            why = CONNECTION_DONE if in_read else CONNECTION_LOST
-        else:
-            try:
-                if Readiness.READABLE in readiness:
-                    why = descriptor.doRead()
-                    in_read = True
-                if not why and Readiness.WRITABLE in readiness:
-                    why = descriptor.doWrite()
-                    in_read = False
-            except Exception as error:
-                _log.failure("a protocol failed; its connection is lost")
-                why = error
+        try:
+            if Readiness.READABLE in readiness:
+                why = descriptor.doRead()
+                in_read = True
+            if not why and Readiness.WRITABLE in readiness:
+                why = descriptor.doWrite()
+                in_read = False
+        except Exception as error:
+            _log.failure("a protocol failed; its connection is lost")
+            why = error
         if why:
             self._disconnect(descriptor, why, in_read)
 

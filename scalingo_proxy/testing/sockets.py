@@ -22,7 +22,6 @@ class Readiness(enum.Flag):
     NOTHING = 0
     READABLE = enum.auto()
     WRITABLE = enum.auto()
-    HUNG_UP = enum.auto()
 
 
 class _Segment(enum.Enum):
@@ -68,8 +67,6 @@ class MemorySocket:
         # Linux calls a socket writable when a third of its buffer is free.
         if writing and (len(self._to_send) * 3 <= self.kernel.buffer_bytes * 2 or self._saw_reset):
             ready |= Readiness.WRITABLE
-        if self._saw_reset or (self._saw_fin and self._fin_asked):
-            ready |= Readiness.HUNG_UP
         return ready
 
     def recv(self, size: int) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,6 +56,17 @@ class ConnectedPairTests(SynchronousTestCase):
         self.far.transport.resumeProducing()
         self.clock.advance(0)
         self.assertEqual((self.far.count, producer.calls), (65536 + 2000, ["pause", "resume"]))
+
+    def test_abort_drops_the_kernel_buffer(self) -> None:
+        """After an abort only what had reached the other end can be read."""
+        connected_pair(self.clock, self.near, self.far, buffer_bytes=1000)
+        self.far.transport.pauseProducing()
+        self.near.transport.write(bytes(5000))
+        self.clock.advance(0)
+        self.near.transport.abortConnection()
+        self.far.transport.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual((self.far.count, self.far.ended_with), (1000, ConnectionLost))
 
     def cuts(self, seed: int) -> list[int]:
         """The sizes in which the same bytes arrive for *seed*."""
