@@ -28,6 +28,9 @@ IDLE_SECONDS = 50.0
 #: Unused connections kept to one backend.
 MAX_IDLE_PER_BACKEND = 50
 
+#: Seconds a connection that is given up has for what was written to go out.
+CLOSING_SECONDS = 30.0
+
 
 class BackendConnections:
     """All connections of one proxy to its backends.
@@ -98,7 +101,7 @@ class BackendConnections:
     def discard(self, backend: HTTPBackend) -> None:
         """Use it no more: let what is written go out, then close it."""
         self._forget_idle(backend)
-        backend.close()
+        self._close(backend)
 
     def connection_lost(self, backend: HTTPBackend) -> None:
         """The connection is gone."""
@@ -109,7 +112,7 @@ class BackendConnections:
     def close_idle(self, member: Any) -> None:
         """Close what waits for *member*: it gets no further request."""
         for backend in self._idle.pop(member, ()):
-            backend.close()
+            self._close(backend)
 
     def open(self) -> None:
         """Keep connections from now on."""
@@ -120,6 +123,11 @@ class BackendConnections:
         self._closing = True
         for member in list(self._idle):
             self.close_idle(member)
+
+    def _close(self, backend: HTTPBackend) -> None:
+        backend.close()
+        if backend in self._open:
+            self._deadlines.set(backend, self._seconds() + CLOSING_SECONDS)
 
     def _forget_idle(self, backend: HTTPBackend) -> None:
         idle = self._idle.get(backend.member)

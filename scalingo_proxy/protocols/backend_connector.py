@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
@@ -18,7 +18,8 @@ __all__ = ["BackendConnector", "Connect"]
 
 #: ``connect(backend, protocol, timeout, failed)`` starts an attempt and gives
 #: a function that abandons it.  The protocol's ``connectionMade`` tells of
-#: success, *failed* of everything else, and neither after abandoning.
+#: success, *failed* of everything else, one of them within *timeout* seconds
+#: and neither after abandoning.
 Connect = Callable[[Backend, Protocol, float, Callable[[Failure], None]], Callable[[], None]]
 
 
@@ -40,10 +41,7 @@ class BackendConnector:
             factory = _OneConnection(protocol, failed)
             connector = self._reactor.connectTCP(backend.host, backend.port, factory, timeout=timeout)
             return factory.abandoner(connector)
-        endpoint = HostnameEndpoint(self._reactor, backend.host, backend.port, timeout=timeout)
-        attempt: Deferred[Any] = endpoint.connect(_Given(protocol))
-        attempt.addErrback(_unless_cancelled, failed)
-        return attempt.cancel
+        return _NamedAttempt(self._reactor, backend, protocol, timeout, failed).abandon
 
 
 def _is_address(host: str) -> bool:
@@ -54,9 +52,33 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _unless_cancelled(failure: Failure, failed: Callable[[Failure], None]) -> None:
-    if not isinstance(failure.value, CancelledError):
-        failed(failure)
+class _NamedAttempt:
+    """An attempt at a host name: its resolution and each address it has, within one timeout."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        backend: Backend,
+        protocol: Protocol,
+        timeout: float,
+        failed: Callable[[Failure], None],
+    ) -> None:
+        self._failed: Callable[[Failure], None] | None = failed
+        endpoint = HostnameEndpoint(reactor, backend.host, backend.port, timeout=timeout)
+        self._attempt: Deferred[Any] = endpoint.connect(_Given(protocol))
+        # The endpoint's own timeout is for each address and leaves the resolution out.
+        self._attempt.addTimeout(timeout, reactor)
+        self._attempt.addErrback(self._attempt_failed)
+
+    def _attempt_failed(self, failure: Failure) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(failure)
+
+    def abandon(self) -> None:
+        """Nobody wants the connection any more."""
+        self._failed = None
+        self._attempt.cancel()
 
 
 class _Given(Factory):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,7 +19,7 @@ from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
-from scalingo_proxy.routing.members import Member
+from scalingo_proxy.routing.members import Member, Membership
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
 from scalingo_proxy.routing.retries import MAX_BACKENDS, is_idempotent
@@ -29,8 +29,13 @@ __all__ = ["BackendSearch"]
 
 _log = Logger()
 
-#: All attempts of one request to connect fit into this many ``connect`` times.
-_CONNECT_BUDGET = MAX_BACKENDS
+#: A request turns to a further backend within this many ``connect`` times; what
+#: it waits for a route or in the queue does not count.
+_SEARCH_BUDGET = MAX_BACKENDS
+
+
+def _under_way() -> None:
+    """Stands for what abandons an attempt, until the attempt has been begun."""
 
 
 class BackendSearch:
@@ -47,7 +52,6 @@ class BackendSearch:
 
     __slots__ = (
         "_abandon_connect",
-        "_connect_deadline",
         "_connecting_since",
         "_env",
         "_head",
@@ -61,6 +65,7 @@ class BackendSearch:
         "_ticket",
         "_timed",
         "_tried",
+        "_waited",
         "phase",
         "record",
     )
@@ -78,9 +83,9 @@ class BackendSearch:
         self._resolving: Deferred[Any] | None = None
         self._reused = False
         self._abandon_connect: Callable[[], None] | None = None
-        self._connect_deadline = 0.0
         self._connecting_since = 0.0
         self._queued_since = 0.0
+        self._waited = 0.0
         self._tried: tuple[Member, ...] = ()
         self._last_error: ProxyError | None = None
 
@@ -96,6 +101,10 @@ class BackendSearch:
         """End with an error of ours; the backend, if there is one, is not to blame."""
         raise NotImplementedError
 
+    def broke(self) -> None:
+        """End because of a bug of ours, which the exception being handled tells of."""
+        raise NotImplementedError
+
     # -- the app -------------------------------------------------------------
 
     def start(self) -> None:
@@ -105,31 +114,44 @@ class BackendSearch:
             answer = env.resolver.resolve(RouteQuery(self._head.host, "http", self.record.client))
         except ProxyError as error:
             self.fail(error)
-        except Exception:
-            _log.failure("the resolver failed on {host!r}", host=self._head.host)
-            self.fail(ResolverUnavailable())
+        except Exception as error:
+            self._resolver_failed(error)
         else:
             if type(answer) is Route:
                 self._routed(answer)
-            else:
+            elif isinstance(answer, Deferred):
                 self._resolving = answer
                 env.deadlines.set(self._timed, env.seconds() + env.timeouts.connect)
                 answer.addCallbacks(self._resolved, self._unresolved)
+            else:
+                self._resolved(answer)
 
-    def _resolved(self, route: Route) -> None:
+    def _resolved(self, answer: Any) -> None:
         self._resolving = None
-        if self.phase is Phase.RESOLVING:
-            self._routed(route)
+        if self.phase is not Phase.RESOLVING:
+            return
+        self._waited = self._env.seconds() - self.record.started_at
+        if not isinstance(answer, Route):
+            self._resolver_failed(TypeError(f"{type(answer).__name__} is no Route"))
+            return
+        try:
+            self._routed(answer)
+        except Exception:
+            self.broke()
 
     def _unresolved(self, failure: Failure) -> None:
         self._resolving = None
-        if self.phase is not Phase.RESOLVING or isinstance(failure.value, CancelledError):
+        if self.phase is not Phase.RESOLVING:
             return
         if isinstance(failure.value, ProxyError):
             self.fail(failure.value)
         else:
-            _log.failure("the resolver failed on {host!r}", failure, host=self._head.host)
-            self.fail(ResolverUnavailable())
+            self._resolver_failed(failure)
+
+    def _resolver_failed(self, reason: Failure | Exception) -> None:
+        failure = reason if isinstance(reason, Failure) else Failure(reason)  # type: ignore[no-untyped-call]
+        _log.failure("the resolver failed on {host!r}", failure, host=self._head.host)
+        self.fail(ResolverUnavailable())
 
     def _routed(self, route: Route) -> None:
         self._pool = pool = self._env.pools.for_route(route)
@@ -168,13 +190,20 @@ class BackendSearch:
         now = self._env.seconds()
         self.phase = Phase.QUEUED
         self._queued_since = now
-        self._env.deadlines.set(self._timed, now + pool.timeouts.queue)
-        self._ticket = pool.enqueue(now, self._granted, self._refused, self._tried)
+        # All waits of one request together last as long as one may.
+        left = pool.timeouts.queue - self.record.queue_seconds
+        self._env.deadlines.set(self._timed, now + left)
+        ticket = pool.enqueue(now, self._granted, self._refused, self._tried)
+        if ticket.is_waiting:
+            self._ticket = ticket
 
     def _granted(self, lease: Lease) -> None:
         self._ticket = None
         self._note_queue_time()
-        self._leased(lease)
+        try:
+            self._leased(lease)
+        except Exception:
+            self.broke()  # whoever gave the place has no part in it
 
     def _refused(self, error: ProxyError) -> None:
         self._ticket = None
@@ -182,7 +211,9 @@ class BackendSearch:
         self.fail(self._last_error or error)
 
     def _note_queue_time(self) -> None:
-        self.record.queue_seconds += self._env.seconds() - self._queued_since
+        seconds = self._env.seconds() - self._queued_since
+        self.record.queue_seconds += seconds
+        self._waited += seconds
 
     def _leased(self, lease: Lease) -> None:
         self._lease = lease
@@ -208,36 +239,48 @@ class BackendSearch:
     def _connect(self) -> None:
         env, pool, lease = self._env, self._pool, self._lease
         assert pool is not None and lease is not None
-        now = env.seconds()
-        timeout = pool.timeouts.connect
-        if not self._connect_deadline:
-            self._connect_deadline = now + timeout * _CONNECT_BUDGET
         self.phase = Phase.CONNECTING
         self._reused = False
-        self._connecting_since = now
+        self._connecting_since = env.seconds()
         env.deadlines.clear(self._timed)  # the attempt has its own
-        timeout = min(timeout, self._connect_deadline - now)
-        if timeout > 0:
-            self._abandon_connect = env.connections.connect(
-                lease.member,
-                self,  # type: ignore[arg-type] # the Exchange that derives from this
-                timeout,
-                self._connect_failed,
-            )
-        else:
-            self._connect_failed(None)
+        # An attempt that ends before this returns may have begun the next one.
+        self._abandon_connect = _under_way
+        abandon = env.connections.connect(
+            lease.member,
+            self,  # type: ignore[arg-type] # the Exchange that derives from this
+            min(pool.timeouts.connect, self._seconds_left()),
+            self._connect_failed,
+        )
+        if self._abandon_connect is _under_way:
+            self._abandon_connect = abandon
+
+    def _seconds_left(self) -> float:
+        """How long this request may still look for a backend."""
+        used = self._env.seconds() - self.record.started_at - self._waited
+        return self._timeouts.connect * _SEARCH_BUDGET - used
 
     def backend_connected(self, backend: HTTPBackend) -> None:
         """The connection is there."""
         self._abandon_connect = None
         self._note_connect_time()
-        self._send(backend)
+        lease, pool = self._lease, self._pool
+        assert lease is not None and pool is not None
+        if lease.member.membership is Membership.SERVING:
+            self._send(backend)
+        else:
+            # It left the app meanwhile; its address may be somebody else's by now.
+            backend.abandon()
+            self._release(Outcome.ABANDONED)
+            self._find_backend(pool)
 
-    def _connect_failed(self, reason: Failure | None) -> None:
+    def _connect_failed(self, reason: Failure) -> None:
         self._abandon_connect = None
         self._note_connect_time()
         self._last_error = ConnectFailed()
-        self._try_another(Outcome.CONNECT_FAILED)
+        try:
+            self._try_another(Outcome.CONNECT_FAILED)
+        except Exception:
+            self.broke()
 
     def _note_connect_time(self) -> None:
         self.record.connect_seconds += self._env.seconds() - self._connecting_since
@@ -248,8 +291,7 @@ class BackendSearch:
         assert lease is not None and pool is not None and error is not None
         self._tried += (lease.member,)
         self._release(outcome)
-        is_late = 0.0 < self._connect_deadline <= self._env.seconds()
-        if len(self._tried) >= MAX_BACKENDS or is_late:
+        if len(self._tried) >= MAX_BACKENDS or self._seconds_left() <= 0:
             self.fail(error)
         else:
             self._find_backend(pool)
@@ -257,10 +299,13 @@ class BackendSearch:
     # -- giving up -----------------------------------------------------------
 
     def _stop_searching(self) -> None:
-        """Cancel whatever is under way."""
+        """Cancel whatever is under way; the phase says already that it is over."""
         if self._resolving is not None:
             resolving, self._resolving = self._resolving, None
-            resolving.cancel()
+            try:
+                resolving.cancel()
+            except Exception:
+                _log.failure("the resolver failed to cancel the search for {host!r}", host=self._head.host)
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
             self._note_queue_time()

@@ -7,12 +7,11 @@ carries several.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.protocols.deadlines import Timed
-from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import ResponseHead
 
@@ -64,10 +63,16 @@ class Downstream(Protocol):
         """Begin or go on handing over the request body."""
 
     def close_upload(self) -> None:
-        """Hand over no more of the request body for now."""
+        """The backend takes no more of the request body for now: take no more from the client."""
 
-    def switch(self, head: ResponseHead, backend_transport: Any, alive: Callable[[], None]) -> Relay:
-        """Send the 101 and become a tunnel."""
+    def hold_upload(self) -> None:
+        """Keep what comes of the request body, until the upload is opened for another backend."""
+
+    def switch(self, head: ResponseHead) -> Any:
+        """Send the 101 and give the transport that is the client's end of the tunnel."""
+
+    def join(self, end: RelayEnd) -> None:
+        """Hand everything to *end* from now on, what was read ahead of the switch first."""
 
     def exchange_over(self) -> None:
         """The exchange has ended and was accounted for."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 from scalingo_proxy.model import Limits, Record, Timeouts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.routing.pools import Pools
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.backend_connections import BackendConnections
 
 __all__ = ["Environment", "SilentObserver"]
+
+_log = Logger()
 
 
 class SilentObserver:
@@ -70,6 +74,13 @@ class Environment:
         #: Clients connected through all factories that share this.
         self.client_connections = 0
         self._users: set[object] = set()
+
+    def finished(self, record: Record) -> None:
+        """Tell the observer of *record*; one that fails takes nothing with it."""
+        try:
+            self.observer.exchange_finished(record)
+        except Exception:
+            _log.failure("the observer failed on request {request_id}", request_id=record.request_id)
 
     def begin(self, user: object) -> None:
         """*user*, a factory, serves clients from now on."""

@@ -8,6 +8,8 @@ came on.
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
 from scalingo_proxy.errors import (
     BackendClosed,
     BadResponse,
@@ -27,12 +29,15 @@ from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
+from scalingo_proxy.routing.members import Membership
 from scalingo_proxy.routing.retries import may_send_again
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
 __all__ = ["Exchange"]
+
+_log = Logger()
 
 
 class Exchange(BackendSearch):
@@ -48,6 +53,7 @@ class Exchange(BackendSearch):
         "_hsts",
         "_identity",
         "_relay",
+        "_response_paused",
         "_upload_paused",
         "_waits_for_continue",
         "response_begun",
@@ -69,6 +75,7 @@ class Exchange(BackendSearch):
         self._body_taken = False
         self._waits_for_continue = head.expect_continue
         self._upload_paused = False
+        self._response_paused = False
         self._backend: HTTPBackend | None = None
         self._relay: Relay | None = None
 
@@ -76,6 +83,11 @@ class Exchange(BackendSearch):
     def body_limit(self) -> int:
         """How many bytes the request body may have."""
         return self._limits.body_bytes
+
+    @property
+    def may_wait_for_reader(self) -> bool:
+        """Whether it can be the client's reading that goes on while nothing else does."""
+        return self.response_begun
 
     def _redirected(self, app: App) -> bool:
         head = self._head
@@ -87,6 +99,7 @@ class Exchange(BackendSearch):
         answer = ResponseHead(301, b"Moved Permanently", 1)
         answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]
         self._begin_response(answer)
+        self.phase = Phase.OVER
         self._downstream.send_whole(answer, b"", [])
         self._finish()
         return True
@@ -94,7 +107,6 @@ class Exchange(BackendSearch):
     # -- send the request ----------------------------------------------------
 
     def _send(self, backend: HTTPBackend) -> None:
-        env = self._env
         self._backend = backend
         record = self.record
         words = request_head_for_backend(
@@ -105,14 +117,12 @@ class Exchange(BackendSearch):
             self._request_sent()
             return
         self.phase = Phase.SENDING
-        timeouts = self._timeouts
-        wait = timeouts.first_byte if self._waits_for_continue else timeouts.request_body
-        env.deadlines.set(self._timed, env.seconds() + wait)
+        self.alive()
         self._downstream.open_upload()
 
     def _request_sent(self) -> None:
-        if self.response_begun:
-            return
+        if self.response_begun or self._upload_paused:
+            return  # a paused one is sent when the backend has taken the rest
         self.phase = Phase.WAITING
         self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.first_byte)
 
@@ -120,7 +130,7 @@ class Exchange(BackendSearch):
         """The client sent a piece of its body."""
         self._body_taken = True
         self._waits_for_continue = False
-        self._alive()
+        self.alive()
         if self._backend is not None:
             self._backend.send_payload(payload)
 
@@ -136,21 +146,27 @@ class Exchange(BackendSearch):
         """The backend does not keep up with the upload."""
         self._upload_paused = True
         self._downstream.close_upload()
-        self._alive()
+        self.alive()
 
     def resume_upload(self) -> None:
         """The backend has caught up."""
         self._upload_paused = False
-        self._alive()
+        self.alive()
         if not self._request_complete:
             self._downstream.open_upload()
+        elif self.phase is Phase.SENDING:
+            self._request_sent()
 
-    def _alive(self) -> None:
+    def alive(self) -> None:
         """Something moved: the wait begins anew."""
         timeouts = self._timeouts
         if self.phase is Phase.SENDING:
-            # A stalled client has its own limit; a backend that takes nothing is silence.
-            wait = timeouts.idle if self._upload_paused else timeouts.request_body
+            if self._upload_paused:
+                wait = timeouts.idle  # a backend that takes nothing is silence, not the client's stall
+            elif self._waits_for_continue:
+                wait = timeouts.first_byte
+            else:
+                wait = timeouts.request_body
         elif self.phase is Phase.RESPONDING or self.phase is Phase.TUNNEL:
             wait = timeouts.idle
         else:
@@ -164,17 +180,16 @@ class Exchange(BackendSearch):
         self._note_first_byte()
         if self.phase is Phase.WAITING:
             self.phase = Phase.RESPONDING
-        self._alive()
+        self.alive()
 
     def informational(self, head: ResponseHead) -> None:
         """An interim response; a 100 that nobody waits for goes no further."""
+        waited, self._waits_for_continue = self._waits_for_continue, False
+        self.response_bytes_seen()
         if head.status == 100:
-            if not self._waits_for_continue:
+            self.record.first_byte_at = None  # it is no part of the answer
+            if not waited:
                 return
-            self._waits_for_continue = False  # from here on the client is waited for
-            self._alive()
-        else:
-            self.response_bytes_seen()
         if self._head.version == 1:
             self._downstream.send_informational(head)
 
@@ -187,7 +202,7 @@ class Exchange(BackendSearch):
     def response_payload(self, payload: bytes) -> None:
         """A further piece of the response."""
         self.record.bytes_out += len(payload)
-        self._alive()
+        self.alive()
         if payload:
             self._downstream.send_payload(payload)
 
@@ -197,6 +212,7 @@ class Exchange(BackendSearch):
         self._begin_response(head)
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
+        self.phase = Phase.OVER
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)
         self._finish()
 
@@ -205,6 +221,7 @@ class Exchange(BackendSearch):
         self._backend = None
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
+        self.phase = Phase.OVER
         self._downstream.end_response(payload, relayed_trailers(trailers) if trailers else trailers)
         self._finish()
 
@@ -215,7 +232,7 @@ class Exchange(BackendSearch):
             head.fields.append((b"Strict-Transport-Security", HSTS))
         self.response_begun = True
         self.phase = Phase.RESPONDING
-        self._alive()
+        self.alive()
 
     def _note_first_byte(self) -> None:
         if self.record.first_byte_at is None:
@@ -223,13 +240,15 @@ class Exchange(BackendSearch):
 
     def pause_response(self) -> None:
         """The client does not keep up."""
+        self._response_paused = True
         if self._backend is not None:
             self._backend.pause_response()
 
     def resume_response(self) -> None:
         """The client has caught up."""
+        self._response_paused = False
         if self._backend is not None:
-            self._alive()
+            self.alive()
             self._backend.resume_response()
 
     # -- tunnels -------------------------------------------------------------
@@ -243,26 +262,30 @@ class Exchange(BackendSearch):
             backend.abandon()
             self.backend_failed(BadResponse("the backend switched to a protocol nobody asked for"))
             return
-        self._backend = None
         self._begin_response(head)
         self.phase = Phase.TUNNEL
         lease.become_tunnel()
-        self._alive()
-        self._relay = relay = self._downstream.switch(head, backend.transport, self._alive)
-        backend.exchange = None
-        backend.relay_end = relay.backend
+        client = self._downstream.switch(head)
+        self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended)
+        self._backend = None
+        backend.join(relay.backend)
+        self._downstream.join(relay.client)
         if rest:
             relay.backend.data_received(rest)
 
     def tunnel_ended(self) -> None:
         """Both sides of the tunnel are gone."""
+        if self.phase is not Phase.OVER:
+            self.phase = Phase.OVER
+            self._count_tunnel()
+            self._release(Outcome.COMPLETED)
+            self._finish()
+
+    def _count_tunnel(self) -> None:
         relay = self._relay
-        if relay is None:
-            return  # it was cut by us, and accounted for
+        assert relay is not None
         self.record.bytes_in += relay.client.received
         self.record.bytes_out += relay.backend.received
-        self._release(Outcome.COMPLETED)
-        self._finish()
 
     # -- failure -------------------------------------------------------------
 
@@ -272,18 +295,22 @@ class Exchange(BackendSearch):
         :param response_begun: a byte of a response had come, interim ones included.
         """
         self._backend = None
-        self._last_error = BackendClosed()
-        if self.response_begun:
-            self._end(self._last_error, Outcome.CLOSED)
-        elif may_send_again(self._head.method, True, self._body_taken, response_begun):
-            self._downstream.close_upload()
-            if self._reused:
-                # Most likely it closed while idle: the same backend, freshly connected.
-                self._connect()
-            else:
-                self._try_another(Outcome.CLOSED)
+        self._last_error = error = BackendClosed()
+        if self.response_begun or not may_send_again(
+            self._head.method, True, self._body_taken, response_begun
+        ):
+            self._end(error, Outcome.CLOSED)
+            return
+        self._upload_paused = False
+        if not self._request_complete:
+            self._downstream.hold_upload()
+        lease = self._lease
+        assert lease is not None
+        if self._reused and lease.member.membership is Membership.SERVING and self._seconds_left() > 0:
+            # Most likely it closed while idle: the same backend, freshly connected.
+            self._connect()
         else:
-            self._end(self._last_error, Outcome.CLOSED)
+            self._try_another(Outcome.CLOSED)
 
     def backend_failed(self, error: ProxyError) -> None:
         """What the backend sent is unusable."""
@@ -297,16 +324,19 @@ class Exchange(BackendSearch):
             self._end(ResolverUnavailable(), Outcome.ABANDONED)
         elif phase is Phase.QUEUED:
             assert self._ticket is not None
-            self._end(self._ticket.expired_error(), Outcome.ABANDONED)
-        elif phase is Phase.SENDING and not self._upload_paused:
-            if self._waits_for_continue:
-                self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
-            else:
-                self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
-        elif phase is Phase.WAITING:
+            self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
+        elif phase is Phase.WAITING or (phase is Phase.SENDING and self._waits_for_continue):
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
+        elif phase is Phase.SENDING and not self._upload_paused:
+            self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
         else:
-            self._end(IdleTimeout(), Outcome.TIMED_OUT)
+            self._end(IdleTimeout(), Outcome.ABANDONED if self._client_is_silent else Outcome.TIMED_OUT)
+
+    @property
+    def _client_is_silent(self) -> bool:
+        """Whether it is the client that the silence comes from: the backend is not to blame then."""
+        stalls = not self._request_complete and not self._upload_paused
+        return stalls or self._response_paused or self.phase is Phase.TUNNEL
 
     def fail(self, error: ProxyError) -> None:
         """End with an error of ours; the backend, if there is one, is not to blame."""
@@ -321,39 +351,40 @@ class Exchange(BackendSearch):
         self._end(DrainTimeout(), Outcome.ABANDONED)
 
     def broke(self) -> None:
-        """A bug of ours surfaced while this exchange was handled."""
+        """End because of a bug of ours, which the exception being handled tells of."""
+        _log.failure("request {request_id} failed", request_id=self.record.request_id)
         self._end(InternalError(), Outcome.ABANDONED)
 
     def _end(self, error: ProxyError, outcome: Outcome) -> None:
         if self.phase is Phase.OVER:
             return
+        self.phase = Phase.OVER  # before anybody else is called: none of them can end it again
         self.record.code = error.code
         if not self.response_begun:
             self.record.status = error.status
-        self._stop_searching()
-        if self._backend is not None:
-            backend, self._backend = self._backend, None
-            backend.abandon()
-        self._release(outcome)
-        if self._relay is not None:
-            relay, self._relay = self._relay, None
-            self.record.bytes_in += relay.client.received
-            self.record.bytes_out += relay.backend.received
-            relay.abort()
-        elif type(error) is ClientClosed:
-            pass
-        elif self.response_begun:
-            self._downstream.break_response()
-        else:
-            self._downstream.send_error(error)
-        self._finish()
+        try:
+            self._stop_searching()
+            if self._backend is not None:
+                backend, self._backend = self._backend, None
+                backend.abandon()
+        finally:
+            self._release(outcome)
+        try:
+            if self._relay is not None:
+                self._count_tunnel()
+                self._relay.abort()
+            elif type(error) is ClientClosed:
+                pass
+            elif self.response_begun:
+                self._downstream.break_response()
+            else:
+                self._downstream.send_error(error)
+        finally:
+            self._finish()
 
     def _finish(self) -> None:
-        if self.phase is Phase.OVER:
-            return
-        env = self._env
-        self.phase = Phase.OVER
-        self.record.finished_at = env.seconds()
+        env, record = self._env, self.record
+        record.finished_at = env.seconds()
         env.deadlines.clear(self._timed)
-        env.observer.exchange_finished(self.record)
+        env.finished(record)
         self._downstream.exchange_over()

@@ -6,7 +6,6 @@ fails is the business of :mod:`scalingo_proxy.protocols.exchange`.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
@@ -17,6 +16,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import BadResponse, ProxyError
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.progress import is_alive
 from scalingo_proxy.wire.grammar import Fields, FramingError
 from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
 from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
@@ -66,6 +66,8 @@ class HTTPBackend(Protocol, Timed):
         self._response: ResponseHead | None = None
         self._reader: BodyReader | None = None
         self._reading_paused = False
+        self._writing_paused = False
+        self._closing = False
         self._lost = False
 
     # -- called by the exchange ----------------------------------------------
@@ -106,13 +108,20 @@ class HTTPBackend(Protocol, Timed):
 
     def close(self) -> None:
         """No further exchange: close once what is written has gone out."""
-        if not self._lost:
+        if not (self._closing or self._lost):
+            self._closing = True
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+    def join(self, end: RelayEnd) -> None:
+        """Become one end of a tunnel."""
+        self.exchange = None
+        self.relay_end = end
 
     def abandon(self) -> None:
         """Nobody waits for the rest: cut the connection at once."""
         self.exchange = None
+        self._closing = True
         if not self._lost:
             self.transport.abortConnection()
 
@@ -120,43 +129,42 @@ class HTTPBackend(Protocol, Timed):
         """Whether the peer has neither closed nor said anything while we were idle.
 
         Asked where a dead connection could not be papered over by sending the
-        request again; costs one system call.
+        request again.
         """
-        get_handle = getattr(self.transport, "getHandle", None)
-        handle = get_handle() if get_handle is not None else None
-        if not isinstance(handle, socket.socket):
-            return not self._lost
-        try:
-            handle.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        return False
+        return not self._lost and is_alive(self.transport)
 
     # -- called by Twisted ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        transport = self.transport
+        transport, exchange = self.transport, self.exchange
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         self._connections.connected(self)
-        if self.exchange is None:
+        if exchange is None:
             transport.abortConnection()  # nobody waits for it any more
-        else:
-            self.exchange.backend_connected(self)
+            return
+        try:
+            exchange.backend_connected(self)
+        except Exception:
+            self._broke(exchange)
 
     def dataReceived(self, data: bytes) -> None:
-        if self.relay_end is not None:
-            self.relay_end.data_received(data)
-        elif self.exchange is None:
-            # Bytes nobody asked for: they must not become someone's answer.
-            self._connections.discard(self)
-        elif self._reader is None:
-            self._receive_head(data)
-        else:
-            self._receive_body(self._reader, data)
+        exchange = self.exchange
+        if exchange is None:
+            if self.relay_end is not None:
+                self.relay_end.data_received(data)
+            else:
+                # Bytes nobody asked for: they must not become someone's answer.
+                self._connections.discard(self)
+            return
+        try:
+            if self._reader is None:
+                self._receive_head(data)
+            else:
+                self._receive_body(self._reader, data)
+        except Exception:
+            self._broke(exchange)
 
     def readConnectionLost(self) -> None:
         if self.relay_end is not None:
@@ -180,23 +188,43 @@ class HTTPBackend(Protocol, Timed):
     # IPushProducer: our transport asks us to stop filling it.
 
     def pauseProducing(self) -> None:
+        self._writing_paused = True
         if self.relay_end is not None:
             self.relay_end.pause_peer()
         elif self.exchange is not None:
             self.exchange.pause_upload()
 
     def resumeProducing(self) -> None:
+        exchange = self.exchange
+        self._writing_paused = False
         if self.relay_end is not None:
             self.relay_end.resume_peer()
-        elif self.exchange is not None:
-            self.exchange.resume_upload()
+        elif exchange is not None:
+            try:
+                exchange.resume_upload()
+            except Exception:
+                self._broke(exchange)
 
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost says the same."""
 
     def deadline_reached(self) -> None:
-        """Nobody has needed this connection for a while."""
-        self._connections.discard(self)
+        """Nobody has needed this connection for a while, or it could not be closed in order."""
+        if self._closing:
+            self.abandon()
+        else:
+            self._connections.discard(self)
+
+    def _broke(self, exchange: Exchange) -> None:
+        """A bug of ours surfaced: the exchange it happened to ends, and takes this connection along.
+
+        Unless another exchange has it by now, of which nothing is known to be wrong.
+        """
+        exchange.broke()
+        if self.exchange is exchange:
+            self.abandon()
+        elif self.exchange is None and self.relay_end is None:
+            self._connections.discard(self)
 
     # -- the response --------------------------------------------------------
 
@@ -293,7 +321,12 @@ class HTTPBackend(Protocol, Timed):
         exchange, response = self.exchange, self._response
         assert exchange is not None and response is not None
         self.exchange = self._response = self._reader = None
-        self._cycle.keep_alive = response.keep_alive and not reader.excess and not self._lost
+        self._cycle.keep_alive = (
+            response.keep_alive
+            and not reader.excess
+            and not self._writing_paused  # much of the request is still on its way
+            and not self._lost
+        )
         self.resume_response()
         request_whole = self._cycle.request is Side.DONE
         if self._cycle.next():
@@ -313,16 +346,19 @@ class HTTPBackend(Protocol, Timed):
         exchange, reader = self.exchange, self._reader
         if exchange is None:
             return
-        if reader is not None and clean and reader.closed():
-            self._cycle.on_response(Event.END)
-            self._finish(reader, b"", None)
-            return
-        self.exchange = None
-        exchange.backend_lost(self, response_begun=bool(self._head) or self._informational > 0)
+        try:
+            if reader is not None and clean and reader.closed():
+                self._cycle.on_response(Event.END)
+                self._finish(reader, b"", None)
+            else:
+                self.abandon()
+                exchange.backend_lost(self, response_begun=bool(self._head) or self._informational > 0)
+        except Exception:
+            self._broke(exchange)
 
     def _refuse(self, error: ProxyError) -> None:
         """What the backend sends cannot be trusted any more."""
-        exchange, self.exchange = self.exchange, None
-        self._connections.discard(self)
+        exchange = self.exchange
+        self.abandon()
         if exchange is not None:
             exchange.backend_failed(error)

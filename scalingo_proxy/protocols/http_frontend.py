@@ -7,11 +7,9 @@ Knows framing, limits and back-pressure; knows nothing of backends.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,15 +19,15 @@ from scalingo_proxy.errors import (
     BadRequest,
     BodyTooLarge,
     HeadTooLarge,
+    InternalError,
     ProxyError,
     RequestTimeout,
     UriTooLong,
 )
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
-from scalingo_proxy.protocols.http_responder import HTTPResponder
-from scalingo_proxy.protocols.progress import SendProgress
-from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.protocols.http_ending import Doing, HTTPEnding
+from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import BodyReader
@@ -41,9 +39,6 @@ from scalingo_proxy.wire.http1_forwarding import (
 )
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end, parse_request_head
 
-if TYPE_CHECKING:
-    from scalingo_proxy.protocols.factories import HTTPProxyFactory
-
 __all__ = ["HTTPFrontend"]
 
 _log = Logger()
@@ -52,50 +47,26 @@ _log = Logger()
 #: then reading goes on, since only a reader notices that the client left.
 _READ_AHEAD_BYTES = 65536
 
-#: After a last answer the client may still be sending; its bytes are thrown
-#: away for so long and so many, because closing at once would reset the
-#: connection and could take the answer with it (RFC 9112 §9.6).
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 4 * 1024 * 1024
-
-
-class _Doing(enum.Enum):
-    """What the connection as a whole is doing."""
-
-    WAITING = "waiting for a request"
-    HEAD = "reading a head"
-    EXCHANGE = "exchange under way"
-    TUNNEL = "tunnel"
-    LINGERING = "throwing away what still comes"
-    CLOSED = "closed"
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class HTTPFrontend(HTTPResponder):
+class HTTPFrontend(HTTPEnding):
     """The proxy's end of a client connection.
 
     :param factory: what all connections of this door share.
     """
 
-    def __init__(self, factory: HTTPProxyFactory) -> None:
-        super().__init__()
-        self._factory = factory
-        self._env = factory.env
-        self._doing = _Doing.WAITING
+    def __init__(self, factory: Any) -> None:
+        super().__init__(factory)
         self._kind = "http"
         self._identity: ClientIdentity | None = None
-        self._relay: Relay | None = None
-        self._ahead = bytearray()
+        self._relay_end: RelayEnd | None = None
         self._searched = 0
         self._skipped_line = False
         self._body: BodyReader | None = None
         self._upload_open = False
-        self._reading_paused = False
         self._advancing = False
-        self._progress = SendProgress()
         self._body_bytes = 0
-        self._lingered = 0
-        self._served = 0
+        self._is_accounted = False
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -105,69 +76,124 @@ class HTTPFrontend(HTTPResponder):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._factory.frontend_opened(self, self._kind)
-        env = self._env
-        env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+        self._wait(self._env.timeouts.request_head)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._relay_end is not None:
+            self._relay_end.data_received(data)
+            return
         doing = self._doing
-        if doing is _Doing.TUNNEL:
-            assert self._relay is not None
-            self._relay.client.data_received(data)
-        elif doing is _Doing.EXCHANGE:
-            if self._upload_open and not self._ahead:
-                self._receive_body(data)
-            else:
+        try:
+            if doing is Doing.EXCHANGE:
+                if self._upload_open and not self._ahead:
+                    self._receive_body(data)
+                else:
+                    self._read_ahead(data)
+            elif doing is Doing.LINGERING:
+                self._throw_away(data)
+            elif doing is not Doing.CLOSED:
                 self._read_ahead(data)
-        elif doing is _Doing.LINGERING:
-            self._lingered += len(data)
-            if self._lingered > _LINGER_BYTES:
-                self.transport.abortConnection()
-        elif doing is not _Doing.CLOSED:
-            self._ahead += data
-            self._advance()
+                self._advance()
+        except Exception:
+            self._broke()
 
     def readConnectionLost(self) -> None:
-        if self._relay is not None:
-            self._relay.client.read_closed()
+        if self._relay_end is not None:
+            self._relay_end.read_closed()
         elif self._exchange is not None:
             # It waits for an answer and closes: it has left (499).
-            self._doing = _Doing.CLOSED
-            self._exchange.client_left()
-            self.transport.abortConnection()
+            self._doing = Doing.CLOSED
+            try:
+                self._exchange.client_left()
+            finally:
+                self.transport.abortConnection()
         else:
             self._close()
 
     def writeConnectionLost(self) -> None:
-        if self._relay is not None:
-            self._relay.client.write_closed()
+        if self._relay_end is not None:
+            self._relay_end.write_closed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._factory.frontend_closed(self, self._kind)
-        if self._relay is not None:
-            self._relay.client.connection_lost()
-        else:
-            self._doing = _Doing.CLOSED
-            if self._exchange is not None:
-                self._exchange.client_left()
-        if self._exchange is None:
+        self._lost = True
+        try:
+            if self._relay_end is not None:
+                self._relay_end.connection_lost()
+            else:
+                self._doing = Doing.CLOSED
+                if self._exchange is not None:
+                    self._exchange.client_left()
+        finally:
+            if self._exchange is None:
+                self._account()
+
+    def _account(self) -> None:
+        """Nothing is left of this connection, the backend's end of a tunnel included."""
+        if not self._is_accounted:
+            self._is_accounted = True
             self._env.deadlines.forget(self)
+            self._factory.frontend_closed(self, self._kind)
 
     # IPushProducer: our transport asks us to stop filling it.
 
     def pauseProducing(self) -> None:
-        if self._relay is not None:
-            self._relay.client.pause_peer()
+        if not self._writing_paused:
+            self._writing_paused = True
+            self._progress.note(self.transport)
+        if self._relay_end is not None:
+            self._relay_end.pause_peer()
         elif self._exchange is not None:
             self._exchange.pause_response()
 
     def resumeProducing(self) -> None:
-        if self._relay is not None:
-            self._relay.client.resume_peer()
-        elif self._exchange is not None:
-            self._exchange.resume_response()
+        self._writing_paused = False
+        if self._relay_end is not None:
+            self._relay_end.resume_peer()
+            return
+        try:
+            if self._exchange is not None:
+                self._exchange.resume_response()
+            elif self._doing is Doing.WAITING:
+                self._resume_reading()
+                self._advance()
+        except Exception:
+            self._broke()
 
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost says the same."""
+
+    def deadline_reached(self) -> None:
+        """Whatever this connection waits for took too long."""
+        exchange, doing = self._exchange, self._doing
+        try:
+            if exchange is not None:
+                if exchange.may_wait_for_reader and self._progress.has_moved(self.transport):
+                    exchange.alive()  # it reads slowly, but it reads
+                else:
+                    exchange.deadline_reached()
+            elif doing is Doing.HEAD:
+                self._refuse(RequestTimeout("the request head did not arrive in time"))
+            elif doing is Doing.WAITING:
+                if self._writing_paused and self._progress.has_moved(self.transport):
+                    self._wait(self._env.timeouts.idle)
+                else:
+                    self._close()  # there is no request to answer
+            else:
+                self._end_is_late()
+        except Exception:
+            self._broke()
+
+    def _broke(self) -> None:
+        """A bug of ours surfaced: answer if that is possible, and close."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.broke()
+        else:
+            _log.failure("the connection of {client} failed", client=self._identity)
+            if self._doing is Doing.WAITING or self._doing is Doing.HEAD:
+                self._refuse(InternalError())
+            else:
+                self.transport.abortConnection()
 
     # -- requests ------------------------------------------------------------
 
@@ -175,13 +201,16 @@ class HTTPFrontend(HTTPResponder):
         """Begin requests while there are any to begin.
 
         A loop and not a recursion: hundreds of pipelined requests may be
-        answered with an error each, at once.
+        answered with an error each, at once.  None is begun while the client
+        does not take the answers to those before it.
         """
         if self._advancing:
             return
         self._advancing = True
         try:
-            while self._ahead and self._doing in (_Doing.WAITING, _Doing.HEAD):
+            while self._ahead and (
+                self._doing is Doing.HEAD or (self._doing is Doing.WAITING and not self._writing_paused)
+            ):
                 if not self._begin_request():
                     break
         finally:
@@ -190,11 +219,11 @@ class HTTPFrontend(HTTPResponder):
     def _begin_request(self) -> bool:
         """Take one head from what was received; False: need more."""
         ahead, env, limits = self._ahead, self._env, self._env.limits
-        if self._doing is _Doing.WAITING:
+        if self._doing is Doing.WAITING:
             if not self._skip_empty_line():
                 return False
-            self._doing = _Doing.HEAD
-            env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+            self._doing = Doing.HEAD
+            self._wait(env.timeouts.request_head)
         try:
             end = head_end(ahead, self._searched)
             if (end if end >= 0 else len(ahead)) > limits.head_bytes:
@@ -233,7 +262,7 @@ class HTTPFrontend(HTTPResponder):
     def _begin_exchange(self, head: RequestHead) -> None:
         assert self._identity is not None
         env = self._env
-        self._doing = _Doing.EXCHANGE
+        self._doing = Doing.EXCHANGE
         self._skipped_line = False
         self._head = head
         has_body = head.framing.has_body
@@ -254,9 +283,7 @@ class HTTPFrontend(HTTPResponder):
         try:
             exchange.start()
         except Exception:
-            # One request's bug ends that request and no other.
-            _log.failure("request {request_id} failed", request_id=record.request_id)
-            exchange.broke()
+            exchange.broke()  # one request's bug ends that request and no other
 
     def _new_record(self) -> Record:
         assert self._identity is not None
@@ -273,7 +300,7 @@ class HTTPFrontend(HTTPResponder):
         self._cycle.keep_alive = False
         answer = ErrorAnswer(error, record.request_id, as_json=False)
         self.transport.write(answer.http1(1, keep_alive=False, with_body=True))
-        self._env.observer.exchange_finished(record)
+        self._env.finished(record)
         self._linger()
 
     # -- request bodies ------------------------------------------------------
@@ -294,9 +321,15 @@ class HTTPFrontend(HTTPResponder):
             self._resume_reading()
 
     def close_upload(self) -> None:
-        """The backend takes no more for now."""
+        """The backend takes no more of the request body for now: take no more from the client."""
         self._upload_open = False
         self._pause_reading()
+
+    def hold_upload(self) -> None:
+        """Keep what comes of the request body, until the upload is opened for another backend."""
+        self._upload_open = False
+        if len(self._ahead) <= _READ_AHEAD_BYTES:
+            self._resume_reading()
 
     def _receive_body(self, data: bytes) -> None:
         body, exchange = self._body, self._exchange
@@ -327,41 +360,45 @@ class HTTPFrontend(HTTPResponder):
             self.transport.pauseProducing()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self._doing is not _Doing.CLOSED:
+        if self._reading_paused and not self._lost:
             self._reading_paused = False
             self.transport.resumeProducing()
 
-    def switch(self, head: ResponseHead, backend_transport: Any, alive: Callable[[], None]) -> Relay:
-        """Send the 101 and become a tunnel."""
-        exchange = self._exchange
-        assert exchange is not None
+    # -- what comes behind a request -----------------------------------------
+
+    def switch(self, head: ResponseHead) -> Any:
+        """Send the 101 and give the transport that is the client's end of the tunnel."""
         self._cycle.on_request(Event.SWITCH)
         self._cycle.on_response(Event.SWITCH)
         self.transport.write(informational_head(head))
         self._factory.kind_changed(self._kind, "websocket")
         self._kind = "websocket"
-        self._doing = _Doing.TUNNEL
-        self._relay = relay = Relay(self.transport, backend_transport, alive, exchange.tunnel_ended)
+        self._doing = Doing.TUNNEL
+        return self.transport
+
+    def join(self, end: RelayEnd) -> None:
+        """Hand everything to *end* from now on, what was read ahead of the switch first."""
+        self._relay_end = end
         self._resume_reading()
+        if self._writing_paused:
+            end.pause_peer()
         if self._ahead:
             held, self._ahead = bytes(self._ahead), bytearray()
-            relay.client.data_received(held)
-        return relay
+            end.data_received(held)
 
     def exchange_over(self) -> None:
         """The exchange has ended and was accounted for: what comes next?"""
         self._exchange = self._head = self._body = None
         self._upload_open = False
-        if self._doing is not _Doing.EXCHANGE:
-            return
-        self._served += 1
-        if self._cycle.response is Side.MUST_CLOSE:
-            self._cut()
-        elif self._cycle.response is Side.IDLE:
-            self._doing = _Doing.CLOSED  # the client has left without an answer
-        else:
+        if self._lost:
+            self._account()
+        elif self._doing is Doing.TUNNEL:
+            self.transport.abortConnection()
+        elif self._doing is Doing.EXCHANGE:
             request_whole = self._cycle.request is Side.DONE
-            if self._cycle.next():
+            if self._cycle.response is Side.MUST_CLOSE:
+                self._break()
+            elif self._cycle.next():
                 self._wait_for_request()
             elif request_whole and not self._ahead:
                 self._close()
@@ -369,84 +406,11 @@ class HTTPFrontend(HTTPResponder):
                 self._linger()
 
     def _wait_for_request(self) -> None:
-        env = self._env
-        self._doing = _Doing.WAITING
+        self._doing = Doing.WAITING
         if self._factory.is_draining and not self._ahead:
             self._close()
             return
-        env.deadlines.set(self, env.seconds() + env.timeouts.keep_alive)
+        self._wait(self._env.timeouts.keep_alive)
         self._resume_reading()
         if self._ahead:
             self._advance()
-
-    def _is_last(self) -> bool:
-        return self._factory.is_draining
-
-    # -- ends ----------------------------------------------------------------
-
-    def deadline_reached(self) -> None:
-        """Whatever this connection waits for took too long."""
-        doing = self._doing
-        if self._progress.has_moved(self.transport):
-            # What we wait for may be slow, but it is not silent.
-            env = self._env
-            env.deadlines.set(self, env.seconds() + env.timeouts.idle)
-        elif self._exchange is not None:
-            self._exchange.deadline_reached()
-        elif doing is _Doing.HEAD:
-            self._refuse(RequestTimeout("the request head did not arrive in time"))
-        elif doing is _Doing.WAITING and self._served == 0 and not self._ahead:
-            self._close()  # connected and said nothing: there is no request to answer
-        elif doing is _Doing.LINGERING or doing is _Doing.CLOSED:
-            self.transport.abortConnection()
-        else:
-            self._close()
-
-    def drain(self) -> None:
-        """The proxy stops: close now if nothing is under way, else after the answer."""
-        if self._doing is _Doing.WAITING:
-            self._close()
-
-    def cut(self) -> None:
-        """The proxy stops and waits no longer."""
-        if self._exchange is not None:
-            self._exchange.cut()
-        if self._doing is not _Doing.CLOSED and self._doing is not _Doing.LINGERING:
-            self.transport.abortConnection()
-
-    def _close(self) -> None:
-        """Close once what is written has gone out, if the client takes it at all."""
-        env = self._env
-        self._doing = _Doing.CLOSED
-        self.transport.unregisterProducer()
-        self._reading_paused = False
-        self.transport.resumeProducing()
-        env.deadlines.set(self, env.seconds() + env.timeouts.idle)
-        self.transport.loseConnection()
-
-    def _cut(self) -> None:
-        """End a response that is not complete.
-
-        Where only the end of the connection would end the body, it has to be
-        a reset; elsewhere what was sent may go out first.
-        """
-        if self._ends_by_close:
-            self._doing = _Doing.CLOSED
-            self.transport.abortConnection()
-        else:
-            self._close()
-
-    def _linger(self) -> None:
-        """Close after a last answer to a client that is still sending."""
-        env = self._env
-        self._doing = _Doing.LINGERING
-        self._ahead.clear()
-        self.transport.unregisterProducer()
-        self._reading_paused = False
-        self.transport.resumeProducing()
-        if ISSLTransport.providedBy(self.transport) or not hasattr(self.transport, "loseWriteConnection"):
-            self._doing = _Doing.CLOSED
-            self.transport.loseConnection()
-            return
-        self.transport.loseWriteConnection()
-        env.deadlines.set(self, env.seconds() + _LINGER_SECONDS)

@@ -36,6 +36,7 @@ class HTTPResponder(Protocol, Timed):
         self._exchange: Exchange | None = None
         self._chunked_response = False
         self._ends_by_close = False
+        self._writing_paused = False
 
     def _is_last(self) -> bool:
         """Whether this connection carries no further request, whatever the client wants."""
@@ -52,6 +53,9 @@ class HTTPResponder(Protocol, Timed):
         if payload:
             words += encode_chunk(payload) if self._chunked_response else payload
         self.transport.write(words)
+        if self._writing_paused and self._exchange is not None:
+            # It may have been since before this exchange, and not every transport says so twice.
+            self._exchange.pause_response()
 
     def send_payload(self, payload: bytes) -> None:
         """Relay a piece of the response body."""

@@ -1,4 +1,4 @@
-"""Does a slow reader still read?
+"""What only the kernel knows of a connection: does a slow reader still read, is an idle peer still there?
 
 A client on a thin line may need minutes for what lies in the kernel's send
 buffer, and the transport tells nothing meanwhile.  The kernel does: it knows
@@ -17,7 +17,7 @@ try:
 except ImportError:  # pragma: no cover - not on this platform
     ioctl = None  # type: ignore[assignment]
 
-__all__ = ["SendProgress"]
+__all__ = ["SendProgress", "is_alive"]
 
 
 class SendProgress:
@@ -28,20 +28,47 @@ class SendProgress:
     def __init__(self) -> None:
         self._unsent = -1
 
-    def has_moved(self, transport: Any) -> bool:
-        """Whether the peer took bytes since the last call; on the first call, whether any wait.
+    def note(self, transport: Any) -> None:
+        """Remember how much waits now; what moves is counted from here."""
+        self._unsent = _unsent_bytes(transport)
 
-        Always False where the transport is no plain socket.
+    def has_moved(self, transport: Any) -> bool:
+        """Whether the peer took bytes since the last look; when there was none, whether any wait.
+
+        Always False where there is no socket to ask.
         """
         unsent = _unsent_bytes(transport)
         before, self._unsent = self._unsent, unsent
-        return unsent > 0 and (before < 0 or unsent != before)
+        return unsent > 0 and unsent != before
+
+
+def is_alive(transport: Any) -> bool:
+    """Whether the peer of an idle connection has neither closed it nor said anything.
+
+    True where there is no socket to ask; costs one system call.
+    """
+    handle = _socket_of(transport)
+    if handle is None:
+        return True
+    try:
+        handle.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _socket_of(transport: Any) -> socket.socket | None:
+    get_handle = getattr(transport, "getHandle", None)
+    handle = get_handle() if get_handle is not None else None
+    return handle if isinstance(handle, socket.socket) else None
 
 
 def _unsent_bytes(transport: Any) -> int:
-    get_handle = getattr(transport, "getHandle", None)
-    handle = get_handle() if get_handle is not None else None
-    if ioctl is None or not isinstance(handle, socket.socket):
+    # A TLS transport of Twisted has no socket; the one it runs on does.
+    handle = _socket_of(transport) or _socket_of(getattr(transport, "transport", None))
+    if ioctl is None or handle is None:
         return 0
     try:
         return int(struct.unpack("i", ioctl(handle, TIOCOUTQ, b"\0\0\0\0"))[0])

@@ -195,7 +195,7 @@ class OrderTests(WorldTestCase):
         app = world.app("hello", ["hello.test"])
         app.backend.answer(replies.never())
         client = world.client()
-        client.send(get() * 100_000)
+        client.send(get(b"/", b"hello.test", b"A: " + b"x" * 8000) * 100)
         world.advance(1)
         (frontend,) = world.factory._frontends
         self.assertLess(len(frontend._ahead), 3 * 65536)

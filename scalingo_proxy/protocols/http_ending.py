@@ -1,0 +1,134 @@
+"""How an HTTP/1 connection of a client ends: after its last answer, and so that this arrives.
+
+Closing is not one thing.  A client that is still sending must be heard out for
+a while; a response that broke off must not look whole; one that is read slowly
+needs time, and a proxy that stops has none.  What led to the end is not known
+here.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import ISSLTransport
+
+from scalingo_proxy.protocols.http_responder import HTTPResponder
+from scalingo_proxy.protocols.progress import SendProgress
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.factories import HTTPProxyFactory
+
+__all__ = ["Doing", "HTTPEnding"]
+
+#: After a last answer the client may still be sending; its bytes are thrown
+#: away for so long and so many, because closing at once would reset the
+#: connection and could take the answer with it (RFC 9112 §9.6).
+LINGER_SECONDS = 2.0
+_LINGER_BYTES = 4 * 1024 * 1024
+
+
+class Doing(enum.Enum):
+    """What the connection as a whole is doing."""
+
+    WAITING = "waiting for a request"
+    HEAD = "reading a head"
+    EXCHANGE = "exchange under way"
+    TUNNEL = "tunnel"
+    LINGERING = "throwing away what still comes"
+    CLOSED = "closed"
+
+
+class HTTPEnding(HTTPResponder):
+    """The ways in which a client connection ends.
+
+    :param factory: what all connections of this door share.
+    """
+
+    def __init__(self, factory: HTTPProxyFactory) -> None:
+        super().__init__()
+        self._factory = factory
+        self._env = factory.env
+        self._doing = Doing.WAITING
+        self._ahead = bytearray()
+        self._reading_paused = False
+        self._progress = SendProgress()
+        self._lingered = 0
+        self._is_cut = False
+        self._lost = False
+
+    def _is_last(self) -> bool:
+        return self._factory.is_draining
+
+    def _close(self) -> None:
+        """Close once what is written has gone out, if the client takes it at all."""
+        self._stop_serving(Doing.CLOSED)
+        self._wait(self._env.timeouts.idle)
+        self.transport.loseConnection()
+
+    def _break(self) -> None:
+        """End a response that is not complete.
+
+        Where only the end of the connection would end the body, it has to be
+        a reset; elsewhere what was sent may go out first.
+        """
+        if self._ends_by_close:
+            self._doing = Doing.CLOSED
+            self.transport.abortConnection()
+        else:
+            self._close()
+
+    def _linger(self) -> None:
+        """Close after a last answer to a client that is still sending."""
+        if ISSLTransport.providedBy(self.transport) or not hasattr(self.transport, "loseWriteConnection"):
+            # TLS reads on by itself until the client has answered the close alert.
+            self._close()
+            return
+        self._stop_serving(Doing.LINGERING)
+        self._wait(LINGER_SECONDS)
+        self.transport.loseWriteConnection()
+
+    def _stop_serving(self, doing: Doing) -> None:
+        self._doing = doing
+        self._ahead.clear()
+        self.transport.unregisterProducer()
+        # Whoever does not read does not learn that the client has gone.
+        self._reading_paused = False
+        self.transport.resumeProducing()
+
+    def _wait(self, seconds: float) -> None:
+        self._env.deadlines.set(self, self._env.seconds() + seconds)
+
+    def _throw_away(self, data: bytes) -> None:
+        """More of what nobody will read."""
+        self._lingered += len(data)
+        if self._lingered > _LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def _end_is_late(self) -> None:
+        """An end that was begun takes too long."""
+        if not self._is_cut and self._progress.has_moved(self.transport):
+            self._wait(self._env.timeouts.idle)  # it reads slowly, but it reads
+        else:
+            self.transport.abortConnection()
+
+    # -- the proxy stops -----------------------------------------------------
+
+    def drain(self) -> None:
+        """The proxy stops: close now if nothing is under way, else after the answer."""
+        if self._doing is Doing.WAITING:
+            self._close()
+
+    def cut(self) -> None:
+        """The proxy stops and waits no longer: an answer that has not begun is a 503, all else a reset."""
+        self._is_cut = True
+        exchange = self._exchange
+        is_told = exchange is not None and not exchange.response_begun
+        if exchange is not None:
+            exchange.cut()
+        if self._lost:
+            return  # only the backend's end of a tunnel was left
+        if is_told:
+            self._wait(LINGER_SECONDS)
+        else:
+            self.transport.abortConnection()
