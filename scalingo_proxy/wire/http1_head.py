@@ -203,13 +203,14 @@ def check_unfinished_request_head(received: bytes | bytearray, searched: int, li
     :raises ProxyError: with the code that the whole head would meet, too.
     """
     most = limits.request_line_bytes + 2
-    if len(received) >= most and received.find(b"\r\n", 0, most) < 0:
-        raise UriTooLong()
+    if searched < most:  # else the request line has been looked at
+        first = received.find(b"\r\n", 0, most)
+        if first < 0 and len(received) >= most:
+            raise UriTooLong()
+        if first >= searched - 1 and first >= 0 and _REQUEST_LINE.match(received) is None:
+            raise _request_line_error(bytes(received), limits)
     if len(received) > limits.head_bytes:
         raise HeadTooLarge()
-    line_end = received.find(b"\r\n", max(0, searched - 1))
-    if line_end >= 0 and received.find(b"\r\n") == line_end and _REQUEST_LINE.match(received) is None:
-        raise _request_line_error(bytes(received), limits)
 
 
 def _request_line_error(block: bytes, limits: Limits) -> ProxyError:

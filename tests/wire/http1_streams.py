@@ -8,7 +8,8 @@ keeps bodies, which the proxy never does.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 
@@ -253,10 +254,25 @@ class ResponseStream(_Stream):
         return BadResponse(detail)
 
 
+_AnyStream = TypeVar("_AnyStream", bound=_Stream)
+
+
+def fed(stream: _AnyStream, parts: Iterable[bytes]) -> _AnyStream:
+    """*stream*, with *parts* received."""
+    for part in parts:
+        stream.receive(part)
+    return stream
+
+
+def single_bytes(data: bytes) -> list[bytes]:
+    """*data* cut everywhere."""
+    return [data[index : index + 1] for index in range(len(data))]
+
+
 def cuts(data: bytes, randomness: random.Random) -> Iterator[list[bytes]]:
     """*data* whole, in single bytes, and cut at random places."""
     yield [data]
-    yield [data[index : index + 1] for index in range(len(data))]
+    yield single_bytes(data)
     for most in (2, 5, 40):
         places = sorted(randomness.randrange(len(data) + 1) for _ in range(most))
         yield [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]

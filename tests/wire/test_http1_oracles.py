@@ -35,7 +35,7 @@ class Difference:
     example: bytes
 
 
-_LLHTTP_METHODS = frozenset(
+LLHTTP_METHODS = frozenset(
     b"GET POST HEAD PUT DELETE OPTIONS PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND "
     b"REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE "
     b"MKCALENDAR LINK UNLINK SOURCE QUERY".split()
@@ -94,7 +94,7 @@ _LLHTTP_REQUESTS = [
     *_LLHTTP_BOTH,
     Difference(
         "llhttp knows a list of methods; an unknown token is the app's to judge",
-        lambda message: message.block.split(b" ")[0] not in _LLHTTP_METHODS,
+        lambda message: message.block.split(b" ")[0] not in LLHTTP_METHODS,
         b"FOO / HTTP/1.1\r\nHost: app.test\r\n\r\n",
     ),
     Difference(
