@@ -7,7 +7,8 @@ r"""A whole proxy between scripted clients and backends, on one clock.
 >>> world.end()
 
 There are no sockets and no real time: the same seed gives the same run, event
-by event.  This module puts together what the others of this package provide
+by event, as long as nothing under test goes by the order of a set of objects
+(which is the order of their addresses in memory).  This module puts together what the others of this package provide
 and refuses to know how any of it works.
 """
 
