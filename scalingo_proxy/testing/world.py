@@ -8,8 +8,9 @@ r"""A whole proxy between scripted clients and backends, on one clock.
 
 There are no sockets and no real time: the same seed gives the same run, event
 by event, as long as nothing under test goes by the order of a set of objects
-(which is the order of their addresses in memory).  This module puts together what the others of this package provide
-and refuses to know how any of it works.
+(which is the order of their addresses in memory).  This module puts together
+what the others of this package provide and refuses to know how any of it
+works.
 """
 
 from __future__ import annotations
