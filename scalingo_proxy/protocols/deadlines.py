@@ -46,7 +46,8 @@ class Deadlines:
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self._slots: dict[int, set[Timed]] = {}
+        # Ordered, so that the same run gives the same order of events.
+        self._slots: dict[int, dict[Timed, None]] = {}
         self._timer: Any = None
         self._timer_slot: float = _NEVER
         self._is_stopping = False
@@ -86,7 +87,7 @@ class Deadlines:
         timed.deadline_slot = _NEVER
         members = self._slots.get(slot)
         if members is not None:
-            members.discard(timed)
+            members.pop(timed, None)
             if not members:
                 del self._slots[slot]
                 if self._is_stopping:
@@ -100,11 +101,11 @@ class Deadlines:
         timed.deadline_slot = slot
         members = self._slots.get(slot)
         if members is None:
-            self._slots[slot] = {timed}
+            self._slots[slot] = {timed: None}
             if slot < self._timer_slot:
                 self._schedule(slot)
         else:
-            members.add(timed)
+            members[timed] = None
 
     def _schedule(self, slot: int) -> None:
         if self._timer is not None:

@@ -117,7 +117,7 @@ class HTTPProxyFactory(Factory):
         self._is_trusted: Callable[[str], bool] | None = networks.__contains__ if networks else None
         self._public_port = public_port
         self._note_agents = note_agents
-        self._frontends: set[HTTPFrontend] = set()
+        self._frontends: dict[HTTPFrontend, None] = {}
         self._drained: Deferred[None] | None = None
         self._drain_timer: Any = None
 
@@ -168,7 +168,7 @@ class HTTPProxyFactory(Factory):
                 record.referer = value.decode("latin-1")
 
     def frontend_opened(self, frontend: HTTPFrontend, kind: str) -> None:
-        self._frontends.add(frontend)
+        self._frontends[frontend] = None
         self.env.client_connections += 1
         self.env.observer.connection_opened(self.listener, kind)
 
@@ -177,7 +177,7 @@ class HTTPProxyFactory(Factory):
         self.env.observer.connection_opened(self.listener, now)
 
     def frontend_closed(self, frontend: HTTPFrontend, kind: str) -> None:
-        self._frontends.discard(frontend)
+        self._frontends.pop(frontend, None)
         self.env.client_connections -= 1
         self.env.observer.connection_closed(self.listener, kind)
         if not self._frontends:
