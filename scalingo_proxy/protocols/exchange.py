@@ -18,6 +18,7 @@ from scalingo_proxy.errors import (
     FirstByteTimeout,
     IdleTimeout,
     InternalError,
+    Misdirected,
     ProxyError,
     RequestTimeout,
     ResolverUnavailable,
@@ -70,6 +71,7 @@ class Exchange(BackendSearch):
         super().__init__(env, downstream.timed, head, record)
         self._downstream = downstream
         self._identity = identity
+        record.tls = identity.tls
         self._hsts = False
         self.response_begun = False
         self._body_taken = False
@@ -88,6 +90,14 @@ class Exchange(BackendSearch):
     def may_wait_for_reader(self) -> bool:
         """Whether it can be the client's reading that goes on while nothing else does."""
         return self.response_begun
+
+    def start(self) -> None:
+        covers = self._identity.covers
+        if covers is None or covers(self._head.host):
+            super().start()
+        else:
+            # The connection may be reused for other hosts of its certificate, never beyond.
+            self.fail(Misdirected())
 
     def _redirected(self, app: App) -> bool:
         head = self._head

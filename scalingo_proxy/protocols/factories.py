@@ -17,6 +17,7 @@ from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
+from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
@@ -130,8 +131,8 @@ class HTTPProxyFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend | None:
         if self.env.client_connections >= self.env.limits.client_connections:
-            self.env.observer.connection_opened(self.listener, "refused")
-            self.env.observer.connection_closed(self.listener, "refused")
+            self.env.connection_opened(self.listener, "refused")
+            self.env.connection_closed(self.listener, "refused")
             return None  # Twisted closes the connection
         return HTTPFrontend(self)
 
@@ -145,16 +146,20 @@ class HTTPProxyFactory(Factory):
 
     # -- called by the frontends ---------------------------------------------
 
-    def identify(self, transport: Any) -> ClientIdentity:
+    def identify(self, transport: Any, secured: Secured | None = None) -> ClientIdentity:
         """Who is at the other end of *transport*."""
         peer, host = transport.getPeer(), transport.getHost()
         address = getattr(peer, "host", None)
-        return ClientIdentity(
+        is_tls = secured is not None or ISSLTransport.providedBy(transport)
+        identity = ClientIdentity(
             plain_address(address) if address else "unix:",
-            "https" if ISSLTransport.providedBy(transport) else "http",
+            "https" if is_tls else "http",
             self._public_port or getattr(host, "port", 0),
             self._is_trusted,
         )
+        if secured is not None:
+            identity.tls, identity.covers = secured.version, secured.covers
+        return identity
 
     def note_fields(self, record: Record, head: RequestHead) -> None:
         """Keep what only some request logs want."""
@@ -170,16 +175,16 @@ class HTTPProxyFactory(Factory):
     def frontend_opened(self, frontend: HTTPFrontend, kind: str) -> None:
         self._frontends[frontend] = None
         self.env.client_connections += 1
-        self.env.observer.connection_opened(self.listener, kind)
+        self.env.connection_opened(self.listener, kind)
 
     def kind_changed(self, before: str, now: str) -> None:
-        self.env.observer.connection_closed(self.listener, before)
-        self.env.observer.connection_opened(self.listener, now)
+        self.env.connection_closed(self.listener, before)
+        self.env.connection_opened(self.listener, now)
 
     def frontend_closed(self, frontend: HTTPFrontend, kind: str) -> None:
         self._frontends.pop(frontend, None)
         self.env.client_connections -= 1
-        self.env.observer.connection_closed(self.listener, kind)
+        self.env.connection_closed(self.listener, kind)
         if not self._frontends:
             if not self.numPorts:
                 self.env.end(self)
@@ -192,7 +197,8 @@ class HTTPProxyFactory(Factory):
         """Let the exchanges under way finish, then close every connection.
 
         Idle clients are closed at once; answers say ``Connection: close``;
-        whatever is left after *seconds* is cut.  Accepting must have stopped.
+        whatever is left after *seconds* is cut, and gone two seconds later.
+        Accepting must have stopped.  A further call may bring the end forward.
 
         :return: fires when no client is connected any more.
         """
@@ -201,12 +207,19 @@ class HTTPProxyFactory(Factory):
             frontend.drain()
         if not self._frontends:
             return succeed(None)
+        self._cut_within(seconds)
         if self._drained is None:
             self._drained = Deferred()
-            self._drain_timer = self.env.reactor.callLater(seconds, self._cut)
         waiter: Deferred[None] = Deferred()
         self._drained.addCallback(lambda _: waiter.callback(None))
         return waiter
+
+    def _cut_within(self, seconds: float) -> None:
+        timer, reactor = self._drain_timer, self.env.reactor
+        if timer is None:
+            self._drain_timer = reactor.callLater(seconds, self._cut)
+        elif timer.active() and timer.getTime() > reactor.seconds() + seconds:
+            timer.reset(seconds)
 
     def _cut(self) -> None:
         for frontend in list(self._frontends):

@@ -28,6 +28,7 @@ from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_ending import Doing, HTTPEnding
 from scalingo_proxy.protocols.relay import RelayEnd
+from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import BodyReader
@@ -53,10 +54,12 @@ class HTTPFrontend(HTTPEnding):
     """The proxy's end of a client connection.
 
     :param factory: what all connections of this door share.
+    :param secured: what is known of the TLS below, if TLS ends here.
     """
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, secured: Secured | None = None) -> None:
         super().__init__(factory)
+        self._secured = secured
         self._kind = "http"
         self._identity: ClientIdentity | None = None
         self._relay_end: RelayEnd | None = None
@@ -71,7 +74,7 @@ class HTTPFrontend(HTTPEnding):
     # -- called by Twisted ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        self._identity = self._factory.identify(self.transport)
+        self._identity = self._factory.identify(self.transport, self._secured)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)

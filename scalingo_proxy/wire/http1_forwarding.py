@@ -58,9 +58,12 @@ class ClientIdentity:
     :param scheme: ``"http"`` or ``"https"``.
     :param port: what ``X-Forwarded-Port`` says.
     :param is_trusted: tells whether an address is a trusted proxy.
+    :ivar tls: the version of TLS that ends here, or ``"-"``.
+    :ivar covers: whether the certificate of this connection covers a host;
+        None without TLS.
     """
 
-    __slots__ = ("_is_trusted", "_lines", "address", "peer", "port", "scheme", "trusted")
+    __slots__ = ("_is_trusted", "_lines", "covers", "peer", "port", "scheme", "tls", "trusted")
 
     def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
         self.peer = peer
@@ -68,6 +71,8 @@ class ClientIdentity:
         self.port = port
         self.trusted = is_trusted is not None and is_trusted(peer)
         self._is_trusted = is_trusted
+        self.tls = "-"
+        self.covers: Callable[[str], bool] | None = None
         # An untrusted peer's four lines are the same for every request.
         self._lines = self._write(peer, peer, scheme.encode(), b"%d" % port)
 

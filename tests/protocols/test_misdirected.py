@@ -1,0 +1,50 @@
+"""Hosts that the certificate of a connection does not cover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+
+from scalingo_proxy.protocols.factories import HTTPProxyFactory
+from scalingo_proxy.protocols.http_frontend import HTTPFrontend
+from scalingo_proxy.protocols.secured import Secured
+from scalingo_proxy.testing.world import World, build_http_factory
+from tests.protocols.worlds import WorldTestCase, get
+
+
+class SecuredFactory(HTTPProxyFactory):
+    """Builds frontends as they stand behind TLS that ended with one certificate."""
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend:
+        return HTTPFrontend(self, Secured("TLSv1.3", {"hello.test", "www.hello.test"}.__contains__))
+
+
+def build_secured(world: World, **options: Any) -> SecuredFactory:
+    """The factory of a world, behind TLS."""
+    plain = build_http_factory(world, **options)
+    return SecuredFactory(env=plain.env)
+
+
+class MisdirectedTests(WorldTestCase):
+    """421 beyond the certificate; anything within it is legal reuse."""
+
+    def test_coverage(self) -> None:
+        """Other hosts of the certificate are served, hosts beyond it are not, whoever has them."""
+        world = self.world(build=build_secured)
+        hello = world.app("hello", ["hello.test", "www.hello.test"])
+        other = world.app("other", ["other.test"])
+        client = world.client().send(get() + get(b"/", b"WWW.hello.test:443") + get(b"/", b"other.test"))
+        world.run_until(lambda: len(client.responses) == 3)
+        self.assertEqual(client.statuses, [200, 200, 421])
+        self.assertIn(b"misdirected", client.responses[2].get(b"X-Scalingo-Error"))
+        self.assertEqual((hello.requests, other.requests), (2, 0))
+        self.assertEqual([record.tls for record in world.records], ["TLSv1.3"] * 3)
+        self.assertEqual(hello.backend.requests[0].get(b"X-Forwarded-Proto"), b"https")
+
+    def test_hsts(self) -> None:
+        """An app that forces HTTPS says so for a year, unless it has words of its own."""
+        world = self.world(build=build_secured)
+        world.app("hello", ["hello.test"], force_https=True)
+        response = world.request(get())
+        self.assertEqual(response.get_all(b"Strict-Transport-Security"), [b"max-age=31536000"])
