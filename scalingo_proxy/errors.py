@@ -19,6 +19,7 @@ __all__ = [
     "BadResponse",
     "BadVersion",
     "BodyTooLarge",
+    "CertificateMistake",
     "ClientClosed",
     "ConfigurationError",
     "ConnectFailed",
@@ -354,6 +355,23 @@ class ConfigurationError(ScalingoProxyError):
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("; ".join(map(str, self.mistakes)))
+
+
+class CertificateMistake(ConfigurationError):
+    """A certificate or its key that cannot be served.
+
+    The path of each mistake is ``certificate`` or ``key``.
+    """
+
+    @property
+    def field(self) -> str:
+        """What the first mistake is in."""
+        return self.mistakes[0].path
+
+    @property
+    def sentence(self) -> str:
+        """What the first mistake is."""
+        return self.mistakes[0].message
 
 
 class DomainTaken(ScalingoProxyError):

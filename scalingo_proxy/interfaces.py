@@ -12,9 +12,9 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from scalingo_proxy.model import App, Record, RouteQuery, TopologyChange
+from scalingo_proxy.model import App, Certificate, CertificateChange, Record, RouteQuery, TopologyChange
 
-__all__ = ["IBalancer", "IObserver", "IResolver", "IRouteFeed"]
+__all__ = ["IBalancer", "ICertificateFeed", "IObserver", "IResolver", "IRouteFeed"]
 
 
 class IResolver(Interface):
@@ -49,6 +49,16 @@ class IRouteFeed(Interface):
         """The topology as it stands, by app name."""
 
     def watch(callback: Callable[[TopologyChange], None]) -> Callable[[], None]:
+        """Call *callback* after each change, until the returned function is called."""
+
+
+class ICertificateFeed(Interface):
+    """A source of certificates that tells of changes as they happen."""
+
+    def certificates() -> Mapping[str, Certificate]:
+        """The certificates as they stand, by name."""
+
+    def watch(callback: Callable[[CertificateChange], None]) -> Callable[[], None]:
         """Call *callback* after each change, until the returned function is called."""
 
 

@@ -18,6 +18,9 @@ __all__ = [
     "App",
     "AppState",
     "Backend",
+    "BackendTrust",
+    "Certificate",
+    "CertificateChange",
     "Health",
     "Limits",
     "Outcome",
@@ -28,6 +31,7 @@ __all__ = [
     "Timeouts",
     "TopologyChange",
     "join_host_port",
+    "split_backend_address",
     "split_host_port",
 ]
 
@@ -60,6 +64,45 @@ def join_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_backend_address(text: str) -> tuple[str, int, bool]:
+    """Split what names a backend: ``HOST:PORT``, ``http://HOST:PORT`` or ``https://HOST[:PORT]``.
+
+    :return: the host, the port (443 where ``https://`` has none), and whether
+        it is asked over TLS.
+    :raises ValueError: with a sentence that says what is wrong.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return *split_host_port(text), False
+    if scheme not in ("http", "https"):
+        raise ValueError(f"{text!r} is neither host:port nor begins with http:// or https://")
+    if "/" in rest or "?" in rest or "#" in rest or "@" in rest:
+        raise ValueError(f"{text!r} says more than where to connect (expected {scheme}://host:port)")
+    if scheme == "https" and (rest.endswith("]") or ":" not in rest):
+        rest += ":443"
+    try:
+        return *split_host_port(rest), scheme == "https"
+    except ValueError as error:
+        raise ValueError(str(error).replace(repr(rest), repr(text))) from None
+
+
+@attrs.frozen
+class BackendTrust:
+    """Who a backend must prove to be before it is asked anything over TLS.
+
+    :ivar ca: the certificates that are trusted, PEM; ``""`` is the system's
+        trust store.
+    :ivar name: the name (or the IP address) that the certificate must have,
+        and which is sent as server name; ``""`` is the backend's own host.
+    """
+
+    ca: str = attrs.field(default="", repr=False)
+    name: str = ""
+
+
+_USUAL_TRUST = BackendTrust()
+
+
 @attrs.frozen
 class Backend:
     """One container of an app: where to connect.
@@ -67,24 +110,41 @@ class Backend:
     :ivar host: an IPv4 or IPv6 address, or a host name.
     :ivar port: the TCP port.
     :ivar weight: its share among the backends of the app, 1 to 100.
+    :ivar tls: whether it is asked over TLS.
+    :ivar trust: whom its certificate is verified against; set by the App that
+        has the backend, from its ``backend_tls``.
+    :ivar address: as people write it: ``10.0.0.1:3000``, or
+        ``https://10.0.0.1:8443`` with TLS.
     """
 
     host: str
     port: int
     weight: int = 1
+    tls: bool = False
+    trust: BackendTrust = _USUAL_TRUST
     address: str = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "address", join_host_port(self.host, self.port))
+        address = join_host_port(self.host, self.port)
+        object.__setattr__(self, "address", f"https://{address}" if self.tls else address)
+
+    @property
+    def identity(self) -> object:
+        """What makes it another backend when it changes; the weight does not.
+
+        Whoever is verified by another rule is somebody else: connections that
+        were verified by the old one are used no more.
+        """
+        return (self.address, self.trust) if self.tls else self.address
 
     @classmethod
     def parse(cls, text: str, weight: int = 1) -> Backend:
-        """Make one from ``HOST:PORT`` or ``[IPV6]:PORT``.
+        """Make one from text; see :func:`split_backend_address`.
 
         :raises ValueError: with a sentence that says what is wrong.
         """
-        host, port = split_host_port(text)
-        return cls(host, port, weight)
+        host, port, tls = split_backend_address(text)
+        return cls(host, port, weight, tls)
 
 
 class AppState(enum.Enum):
@@ -171,6 +231,8 @@ class App:
     :ivar name: unique; letters, digits, ``-``, ``_`` and ``.``.
     :ivar domains: normalised names; ``*.example.com`` matches one label.
     :ivar backends: where its containers listen; text is parsed.
+    :ivar backend_tls: how backends that are asked over TLS are verified:
+        ``ca`` and ``name`` of :class:`BackendTrust`.
     """
 
     name: str
@@ -183,6 +245,7 @@ class App:
     state: AppState = attrs.field(default=AppState.RUNNING, converter=AppState)
     certificate: str | Mapping[str, str] = attrs.field(default="", hash=False)
     send_proxy: str = ""
+    backend_tls: Mapping[str, str] = _overrides()
     error_pages: Mapping[str, Any] = _overrides()
     rate_limit: Mapping[str, Any] = _overrides()
     access: Mapping[str, Any] = _overrides()
@@ -190,6 +253,14 @@ class App:
     timeouts: Mapping[str, Any] = _overrides()
     limits: Mapping[str, Any] = _overrides()
     quarantine: Mapping[str, Any] = _overrides()
+
+    def __attrs_post_init__(self) -> None:
+        if any(backend.tls for backend in self.backends):
+            trust = BackendTrust(**self.backend_tls)
+            backends = (
+                attrs.evolve(backend, trust=trust) if backend.tls else backend for backend in self.backends
+            )
+            object.__setattr__(self, "backends", tuple(backends))
 
 
 @attrs.frozen
@@ -230,6 +301,53 @@ class TopologyChange:
     """
 
     updated: tuple[App, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.updated or self.removed)
+
+
+@attrs.frozen
+class Certificate:
+    """A certificate with its key, ready to be served.
+
+    Nothing but the name, the domains, the dates and the fingerprint is ever
+    told to anybody.
+
+    :ivar name: unique; what apps, the admin API and the metrics call it.
+    :ivar chain: PEM, the server's own certificate first.
+    :ivar key: PEM, not encrypted.
+    :ivar domains: the names it covers, as an app's domains are written.
+    :ivar not_before: seconds since the epoch.
+    :ivar not_after: seconds since the epoch.
+    :ivar fingerprint: SHA-256 of the server's own certificate, as ``AB:CD:…``.
+    """
+
+    name: str
+    chain: bytes = attrs.field(repr=False)
+    key: bytes = attrs.field(repr=False)
+    domains: tuple[str, ...]
+    not_before: float
+    not_after: float
+    fingerprint: str
+
+    def covers(self, host: str) -> bool:
+        """Whether *host*, lower case and without port, is one of its names (RFC 9525 §6.3)."""
+        if host in self.domains:
+            return "*" not in host
+        first, dot, rest = host.partition(".")
+        return bool(first and dot) and f"*.{rest}" in self.domains
+
+
+@attrs.frozen
+class CertificateChange:
+    """What became different among certificates.
+
+    :ivar updated: those that are new or exchanged.
+    :ivar removed: names of those that are gone.
+    """
+
+    updated: tuple[Certificate, ...] = ()
     removed: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
