@@ -70,13 +70,14 @@ class BackendSearch:
         "record",
     )
 
-    def __init__(self, env: Environment, timed: Timed, head: RequestHead, record: Record) -> None:
+    _head: RequestHead
+    _request_complete: bool
+
+    def __init__(self, env: Environment, timed: Timed, record: Record) -> None:
         self._env = env
         self._timed = timed
-        self._head = head
         self.record = record
         self.phase = Phase.RESOLVING
-        self._request_complete = not head.framing.has_body
         self._pool: Pool | None = None
         self._lease: Lease | None = None
         self._ticket: Ticket | None = None
@@ -245,14 +246,14 @@ class BackendSearch:
         env.deadlines.clear(self._timed)  # the attempt has its own
         # An attempt that ends before this returns may have begun the next one.
         self._abandon_connect = _under_way
-        abandon = env.connections.connect(
-            lease.member,
-            self,  # type: ignore[arg-type] # the Exchange that derives from this
-            min(pool.timeouts.connect, self._seconds_left()),
-            self._connect_failed,
-        )
+        abandon = self._open_connection(lease.member, min(pool.timeouts.connect, self._seconds_left()))
         if self._abandon_connect is _under_way:
             self._abandon_connect = abandon
+
+    def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
+        """Begin a connection to *member*, and say how to abandon it."""
+        connections = self._env.connections
+        return connections.connect(member, self, seconds, self._connect_failed)  # type: ignore[arg-type]
 
     def _seconds_left(self) -> float:
         """How long this request may still look for a backend."""
@@ -276,7 +277,8 @@ class BackendSearch:
     def _connect_failed(self, reason: Failure) -> None:
         self._abandon_connect = None
         self._note_connect_time()
-        self._last_error = ConnectFailed()
+        error = reason.value
+        self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
         try:
             self._try_another(Outcome.CONNECT_FAILED)
         except Exception:

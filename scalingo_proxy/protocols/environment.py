@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from scalingo_proxy.model import Limits, Record, Timeouts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Environment:
         self.limits = limits
         self.request_ids = request_ids or RequestIds()
         self.wall_clock = wall_clock
+        #: What tunnels are spliced through.
+        self.pipes = Pipes()
         #: Clients connected through all factories that share this.
         self.client_connections = 0
         self._users: set[object] = set()
@@ -82,15 +85,31 @@ class Environment:
         except Exception:
             _log.failure("the observer failed on request {request_id}", request_id=record.request_id)
 
+    def connection_opened(self, listener: str, kind: str) -> None:
+        """Tell the observer of a client connection."""
+        try:
+            self.observer.connection_opened(listener, kind)
+        except Exception:
+            _log.failure("the observer failed on a new connection")
+
+    def connection_closed(self, listener: str, kind: str) -> None:
+        """Tell the observer of its end."""
+        try:
+            self.observer.connection_closed(listener, kind)
+        except Exception:
+            _log.failure("the observer failed on the end of a connection")
+
     def begin(self, user: object) -> None:
         """*user*, a factory, serves clients from now on."""
         self._users.add(user)
         self.deadlines.start()
         self.connections.open()
+        self.pipes.open()
 
     def end(self, user: object) -> None:
         """*user* serves none any more; the last one leaves nothing behind."""
         self._users.discard(user)
         if not self._users:
             self.connections.close_all_idle()
+            self.pipes.close()
             self.deadlines.stop()

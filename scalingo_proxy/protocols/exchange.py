@@ -68,7 +68,9 @@ class Exchange(BackendSearch):
         identity: ClientIdentity,
         record: Record,
     ) -> None:
-        super().__init__(env, downstream.timed, head, record)
+        super().__init__(env, downstream.timed, record)
+        self._head = head
+        self._request_complete = not head.framing.has_body
         self._downstream = downstream
         self._identity = identity
         record.tls = identity.tls
@@ -276,7 +278,7 @@ class Exchange(BackendSearch):
         self.phase = Phase.TUNNEL
         lease.become_tunnel()
         client = self._downstream.switch(head)
-        self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended)
+        self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended, self._env.pipes)
         self._backend = None
         backend.join(relay.backend)
         self._downstream.join(relay.client)

@@ -1,0 +1,1 @@
+"""How bytes move between sockets: nothing here knows HTTP, TLS or routing."""

@@ -1,0 +1,125 @@
+"""The pipes that spliced bytes pass through, shared by all tunnels of a proxy.
+
+A pipe is held only while there are bytes in it, so the number of pipes follows
+from how many readers are slow at the moment and not from how many tunnels are
+open.  What moves through them is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
+except ImportError:  # pragma: no cover - Linux alone has them
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Pipe", "Pipes"]
+
+#: The first pipes are as large as any user may ask for by default, because that
+#: halves the cost of a gigabyte.  There are few of them, because Linux lets a
+#: user have 64 MB in pipes before further ones hold next to nothing.
+_LARGE_BYTES = 1048576
+_LARGE_PIPES = 32
+
+#: The others are of Linux's own size.  A smaller one is worse than none.
+_LEAST_BYTES = 65536
+
+#: Empty pipes kept for the next to come.
+_KEPT = _LARGE_PIPES
+
+
+class Pipe:
+    """A pipe and what is in it.
+
+    :ivar source: the descriptor to read from.
+    :ivar sink: the descriptor to write to.
+    :ivar capacity: how many bytes are put into it at most.
+    :ivar held: how many bytes are in it.
+    """
+
+    __slots__ = ("capacity", "held", "sink", "source")
+
+    def __init__(self, source: int, sink: int) -> None:
+        self.source = source
+        self.sink = sink
+        self.capacity = 0
+        self.held = 0
+
+    def close(self) -> None:
+        """Throw it away with all that is in it."""
+        os.close(self.source)
+        os.close(self.sink)
+
+
+class Pipes:
+    """Gives pipes out and takes them back."""
+
+    def __init__(self) -> None:
+        self._empty: list[Pipe] = []
+        self._given = 0
+        self._large = 0
+        self._is_closed = False
+        #: Whether splicing works here; cleared by whoever finds that it does not.
+        self.are_of_use = hasattr(os, "splice") and fcntl is not None
+
+    @property
+    def given_count(self) -> int:
+        """How many are in use."""
+        return self._given
+
+    @property
+    def kept_count(self) -> int:
+        """How many are open without being used."""
+        return len(self._empty)
+
+    def take(self) -> Pipe | None:
+        """An empty pipe, or ``None`` when there are no more to have."""
+        if self._empty:
+            self._given += 1
+            return self._empty.pop()
+        pipe = self._open() if self.are_of_use else None
+        if pipe is not None:
+            self._given += 1
+        return pipe
+
+    def give_back(self, pipe: Pipe) -> None:
+        """It is used no more; one that is not empty is thrown away."""
+        self._given -= 1
+        if pipe.held or self._is_closed or len(self._empty) >= _KEPT:
+            self._throw_away(pipe)
+        else:
+            self._empty.append(pipe)
+
+    def open(self) -> None:
+        """Keep empty pipes from now on."""
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Keep none: close those that are empty now, and each other one when it comes back."""
+        self._is_closed = True
+        while self._empty:
+            self._throw_away(self._empty.pop())
+
+    def _open(self) -> Pipe | None:
+        try:
+            pipe = Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return None  # out of descriptors, or of memory for them
+        if self._large < _LARGE_PIPES:
+            try:
+                fcntl(pipe.sink, F_SETPIPE_SZ, _LARGE_BYTES)
+            except OSError:
+                pass  # this user has much in pipes already, or may not have large ones
+        pipe.capacity = fcntl(pipe.sink, F_GETPIPE_SZ)
+        if pipe.capacity < _LEAST_BYTES:
+            pipe.close()
+            return None
+        if pipe.capacity >= _LARGE_BYTES:
+            self._large += 1
+        return pipe
+
+    def _throw_away(self, pipe: Pipe) -> None:
+        if pipe.capacity >= _LARGE_BYTES:
+            self._large -= 1
+        pipe.close()
