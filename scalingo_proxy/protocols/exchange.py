@@ -196,12 +196,14 @@ class Exchange(BackendSearch):
 
     def informational(self, head: ResponseHead) -> None:
         """An interim response; a 100 that nobody waits for goes no further."""
-        waited, self._waits_for_continue = self._waits_for_continue, False
-        self.response_bytes_seen()
         if head.status == 100:
+            waited, self._waits_for_continue = self._waits_for_continue, False
+            self.response_bytes_seen()
             self.record.first_byte_at = None  # it is no part of the answer
             if not waited:
                 return
+        else:
+            self.response_bytes_seen()
         if self._head.version == 1:
             self._downstream.send_informational(head)
 
