@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import Limits
+from scalingo_proxy.wire import http1_head
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields, split_list
 from scalingo_proxy.wire.http1_body import Framing, FramingKind, encode_chunk, encode_last_chunk
 from scalingo_proxy.wire.http1_forwarding import (
@@ -53,6 +54,10 @@ def framed(framing: Framing, body: bytes, trailers: Fields) -> bytes:
 
 class RequestRewritingTests(SynchronousTestCase):
     """The request head that a backend reads."""
+
+    def setUp(self) -> None:
+        # With our six fields a request of the most fields has more than the most.
+        self.patch(http1_head, "MAX_FIELDS", 1_000)
 
     def check(self, message: Message, identity: ClientIdentity) -> None:
         head = message.head
