@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from scalingo_proxy.protocols.backend_connector import Connect
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.raw_backend import RawBackend, TunnelOwner
 from scalingo_proxy.routing.members import Membership
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ class BackendConnections:
         self._seconds = seconds
         self._idle: dict[Any, list[HTTPBackend]] = {}
         self._open: set[HTTPBackend] = set()
+        self._open_raw = 0
         self._closing = False
 
     @property
     def open_count(self) -> int:
         """How many connections are established."""
-        return len(self._open)
+        return len(self._open) + self._open_raw
 
     @property
     def idle_count(self) -> int:
@@ -83,6 +85,20 @@ class BackendConnections:
         """
         protocol = HTTPBackend(self, member, exchange)
         return self._connect(member.backend, protocol, timeout, failed)
+
+    def connect_raw(
+        self, member: Any, owner: TunnelOwner, timeout: float, failed: Callable[[Failure], None]
+    ) -> Callable[[], None]:
+        """Begin a new connection that will be a tunnel; never kept, but counted."""
+        return self._connect(member.backend, RawBackend(self, owner), timeout, failed)
+
+    def raw_connected(self) -> None:
+        """A connection for a tunnel was established."""
+        self._open_raw += 1
+
+    def raw_connection_lost(self) -> None:
+        """One of them is gone."""
+        self._open_raw -= 1
 
     def connected(self, backend: HTTPBackend) -> None:
         """A connection was established."""

@@ -50,9 +50,7 @@ def can_be_spliced(transport: Any) -> bool:
     )
 
 
-def begin_splice(
-    source: Any, destination: Any, pipes: Pipes, moved: Callable[[int], None]
-) -> Splice | None:
+def begin_splice(source: Any, destination: Any, pipes: Pipes, moved: Callable[[int], None]) -> Splice | None:
     """Splice what *source* receives to *destination* from now on; ``None`` where that cannot be done.
 
     :param moved: told how many bytes came from *source* each time some did,
