@@ -141,9 +141,7 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         try:
             super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]
         except NoCommonProtocol:
-            # OpenSSL's own error is still in its queue, and would be taken for
-            # the next connection's; asking again takes it out.
-            super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]
+            self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
 
     def _flushReceiveBIO(self) -> None:
         connection = self._tlsConnection
@@ -183,14 +181,18 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             self._end_writing()
 
     def loseConnection(self) -> None:
-        """Close behind what is written, once no producer is registered any more.
+        """Close behind what is written; a producer that is paused is waited for.
 
         The client gets a moment to close as well.
         """
-        if not self._handshakeDone and self.connected:
+        if self.disconnecting or not self.connected:
+            return
+        if not self._handshakeDone:
             self.abortConnection()
-        else:
-            super().loseConnection()  # type: ignore[no-untyped-call]
+            return
+        self.disconnecting = True
+        if self._producer is None or not self._producer._producerPaused:
+            self._shutdownTLS()
 
     def abortConnection(self) -> None:
         """Close at once.  No ``close_notify``: the client must not take the stream for complete."""
