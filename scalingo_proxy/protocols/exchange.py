@@ -35,6 +35,7 @@ from scalingo_proxy.routing.retries import may_send_again
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http2_head import websocket_refusal
 
 __all__ = ["Exchange"]
 
@@ -111,7 +112,6 @@ class Exchange(BackendSearch):
         answer = ResponseHead(301, b"Moved Permanently", 1)
         answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]
         self._begin_response(answer)
-        self.phase = Phase.OVER
         self._downstream.send_whole(answer, b"", [])
         self._finish()
         return True
@@ -209,6 +209,8 @@ class Exchange(BackendSearch):
 
     def response_started(self, head: ResponseHead, payload: bytes) -> None:
         """The response's head is there, its end is not."""
+        if self._head.websocket_key and self._is_no_websocket(head):
+            return
         self._begin_response(head)
         self.record.bytes_out += len(payload)
         self._downstream.start_response(head, payload)
@@ -223,10 +225,11 @@ class Exchange(BackendSearch):
     def response_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
         """The whole response came at once."""
         self._backend = None
+        if self._head.websocket_key and self._is_no_websocket(head):
+            return
         self._begin_response(head)
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
-        self.phase = Phase.OVER
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)
         self._finish()
 
@@ -235,7 +238,6 @@ class Exchange(BackendSearch):
         self._backend = None
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
-        self.phase = Phase.OVER
         self._downstream.end_response(payload, relayed_trailers(trailers) if trailers else trailers)
         self._finish()
 
@@ -276,6 +278,8 @@ class Exchange(BackendSearch):
             backend.abandon()
             self.backend_failed(BadResponse("the backend switched to a protocol nobody asked for"))
             return
+        if self._head.websocket_key and self._is_no_websocket(head):
+            return
         self._begin_response(head)
         self.phase = Phase.TUNNEL
         lease.become_tunnel()
@@ -287,10 +291,16 @@ class Exchange(BackendSearch):
         if rest:
             relay.backend.data_received(rest)
 
+    def _is_no_websocket(self, head: ResponseHead) -> bool:
+        """Fail, if the backend's answer to a handshake of our own cannot be relayed as it is."""
+        refusal = websocket_refusal(self._head.websocket_key, head)
+        if refusal:
+            self._end(BadResponse(refusal), Outcome.BAD_RESPONSE)
+        return bool(refusal)
+
     def tunnel_ended(self) -> None:
         """Both sides of the tunnel are gone."""
         if self.phase is not Phase.OVER:
-            self.phase = Phase.OVER
             self._count_tunnel()
             self._release(Outcome.COMPLETED)
             self._finish()
@@ -397,6 +407,7 @@ class Exchange(BackendSearch):
             self._finish()
 
     def _finish(self) -> None:
+        self.phase = Phase.OVER
         env, record = self._env, self.record
         record.finished_at = env.seconds()
         env.deadlines.clear(self._timed)

@@ -60,8 +60,10 @@ def is_alive(transport: Any) -> bool:
 
 
 def _socket_of(transport: Any) -> socket.socket | None:
-    get_handle = getattr(transport, "getHandle", None)
-    handle = get_handle() if get_handle is not None else None
+    try:
+        handle = transport.getHandle()
+    except AttributeError:
+        return None  # it never had a socket, or it was lost and Twisted has deleted it
     return handle if isinstance(handle, socket.socket) else None
 
 
@@ -72,5 +74,5 @@ def _unsent_bytes(transport: Any) -> int:
         return 0
     try:
         return int(struct.unpack("i", ioctl(handle, TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
+    except (OSError, ValueError):  # closed; then there is no file descriptor any more
         return 0
