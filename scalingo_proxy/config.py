@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from scalingo_proxy.config_authorities import take_in_authorities
 from scalingo_proxy.config_environment import Overrides, read_environment
 from scalingo_proxy.config_lines import key_lines, line_of
 from scalingo_proxy.config_tables import DOCUMENT, beside, file_findings, relation_findings
@@ -95,6 +96,7 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     given, findings = DOCUMENT.read(document)
     findings += relation_findings(given)
     findings += file_findings(given, os.path.dirname(filename))
+    findings += take_in_authorities(given, os.path.dirname(filename))
     refused, warned = reserved_settings(document)
     # A value that is wrong in itself needs no second sentence.
     wrong = {finding.path[:depth] for finding in findings for depth in range(len(finding.path) + 1)}

@@ -10,11 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scalingo_proxy.errors import ConnectFailed
 from scalingo_proxy.model import Backend
+from scalingo_proxy.protocols.backend_tls import TLSAttempt
+from scalingo_proxy.protocols.backend_trust import BackendTrusts
 
 __all__ = ["BackendConnector", "Connect"]
+
+_log = Logger()
 
 #: ``connect(backend, protocol, timeout, failed)`` starts an attempt and gives
 #: a function that abandons it.  The protocol's ``connectionMade`` tells of
@@ -26,13 +32,32 @@ Connect = Callable[[Backend, Protocol, float, Callable[[Failure], None]], Callab
 class BackendConnector:
     """Connects over TCP: addresses directly, host names through the reactor's resolver.
 
+    Where the backend asks for TLS, the handshake is a part of connecting.
+
     :param reactor: an IReactorTCP, and IReactorPluggableNameResolver for names.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._trusts = BackendTrusts()
 
     def __call__(
+        self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
+    ) -> Callable[[], None]:
+        if not backend.tls:
+            return self._connect(backend, protocol, timeout, failed)
+        try:
+            expectation = self._trusts.expectation(backend)
+        except Exception:  # only an app that no reader of records has seen comes here
+            _log.failure("{address} cannot be verified", address=backend.address)
+            failed(Failure(ConnectFailed("the backend cannot be verified")))  # type: ignore[no-untyped-call]
+            return _nothing
+        attempt = TLSAttempt(self._reactor, expectation, protocol, timeout, failed)
+        return attempt.connect(
+            self._connect(backend, attempt.transport_protocol, timeout, attempt.connect_failed)
+        )
+
+    def _connect(
         self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
     ) -> Callable[[], None]:
         if _is_address(backend.host):
@@ -42,6 +67,10 @@ class BackendConnector:
             connector = self._reactor.connectTCP(backend.host, backend.port, factory, timeout=timeout)
             return factory.abandoner(connector)
         return _NamedAttempt(self._reactor, backend, protocol, timeout, failed).abandon
+
+
+def _nothing() -> None:
+    """There is nothing left to abandon."""
 
 
 def _is_address(host: str) -> bool:

@@ -8,13 +8,14 @@ its domains already.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from scalingo_proxy.model import App, AppState, Backend, split_host_port
+from scalingo_proxy.model import App, AppState, Backend, split_backend_address
 from scalingo_proxy.resolvers.strict_tables import (
     A_YEAR,
     Finding,
@@ -32,6 +33,7 @@ from scalingo_proxy.resolvers.strict_tables import (
 )
 from scalingo_proxy.routing.balancers import BALANCERS
 from scalingo_proxy.routing.table import normalise_domain
+from scalingo_proxy.wire.authorities import is_pem, read_authorities
 
 __all__ = [
     "HEALTH",
@@ -98,16 +100,21 @@ def merge_patch(record: Any, patch: Any) -> Any:
     return merged
 
 
-def read_app_record(record: Any, *, name: str | None = None) -> tuple[dict[str, Any], list[Finding]]:
+def read_app_record(
+    record: Any, *, name: str | None = None, may_name_files: bool = False
+) -> tuple[dict[str, Any], list[Finding]]:
     """Read a record: what of it is usable, beside everything that is not.
 
+    :param may_name_files: ``backend_tls.ca`` may be the name of a file, which
+        whoever asks then reads.
     :return: arguments for :class:`~scalingo_proxy.model.App`, complete when
         there is no finding.
     """
-    given, findings = _APP.read(record)
+    given, findings = (_APP_IN_A_FILE if may_name_files else _APP).read(record)
     if isinstance(record, Mapping):
         findings += _name_findings(record, given, name)
         findings += _canonical_findings(record, given)
+        findings += _backend_tls_findings(given)
         given["name"] = given.get("name", name)
         overrides = given.get("quarantine", {})
         findings += [finding.below(("quarantine",)) for finding in quarantine_findings(overrides)]
@@ -115,13 +122,13 @@ def read_app_record(record: Any, *, name: str | None = None) -> tuple[dict[str, 
 
 
 class AppRecordReader(TableReader):
-    """:func:`read_app_record` for whoever reads records inside a larger document."""
+    """:func:`read_app_record` for whoever reads records inside a configuration file."""
 
     def __init__(self) -> None:
-        super().__init__(_APP.fields)
+        super().__init__(_APP_IN_A_FILE.fields)
 
     def read(self, value: Any) -> tuple[dict[str, Any], list[Finding]]:
-        return read_app_record(value)
+        return read_app_record(value, may_name_files=True)
 
 
 def quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
@@ -187,24 +194,79 @@ def _canonical(value: Any) -> str:
     return _domain(value) if text(value) else ""
 
 
-def _address(value: Any) -> tuple[str, int]:
-    """Host and port of a backend, in the one way of writing them."""
+def _backend_tls_findings(given: Mapping[str, Any]) -> list[Finding]:
+    """What is wrong between the backends and how their TLS is spoken of."""
+    backends = given.get("backends", ())
+    if given.get("tls") == "passthrough":
+        # Its TLS is the client's: nobody here could speak it a second time.
+        sentence = 'is asked over TLS, but the app has tls = "passthrough"; write HOST:PORT'
+        return [
+            Finding(("backends", index), f"{shown(backend.address)} {sentence}")
+            for index, backend in enumerate(backends)
+            if backend.tls
+        ]
+    if given.get("backend_tls") and backends and not any(backend.tls for backend in backends):
+        # Whoever writes this expects TLS; plain requests would be a nasty surprise.
+        return [Finding(("backend_tls",), "is for backends written https://HOST:PORT, and there is none")]
+    return []
+
+
+def _address(value: Any) -> tuple[str, int, bool]:
+    """Host and port of a backend, in the one way of writing them, and whether it speaks TLS."""
     written = text(value)
-    if "://" in written:
-        raise ValueError(f"{shown(written)} is a URL; write host:port alone")
     try:
-        host, port = split_host_port(written)
+        host, port, tls = split_backend_address(written)
     except ValueError as error:
         raise ValueError(_double_quoted(error, written)) from None
+    return _host(host, written), port, tls
+
+
+def _host(host: str, written: str) -> str:
+    """A host name or an address, without brackets, as it is compared."""
     if ":" in host:
-        return host, port
+        return host
     host = host.lower()
     if len(host) > 253 or not _HOST_NAME.fullmatch(host):
         raise ValueError(f"{shown(written)} has no valid host name or address")
     if host.rpartition(".")[2].isdigit() and not _is_ipv4(host):
         # No top-level domain is a number, so it was meant as an address (WHATWG URL, "ends in a number").
         raise ValueError(f"{shown(written)} has no valid IPv4 address")
-    return host, port
+    return host
+
+
+def _certificate_name(value: Any) -> str:
+    """The name that a certificate must have: one name, or one address."""
+    written = text(value)
+    if "*" in written:
+        raise ValueError(f"{shown(written)} is a wildcard; write the one name that is asked for")
+    try:
+        return str(ipaddress.ip_address(written.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return _host(written, written) if written else ""
+
+
+def _authorities(value: Any) -> str:
+    """Certificates in PEM, or nothing for the trust store of the system."""
+    written = text(value)
+    if not written:
+        return ""
+    if not is_pem(written):
+        raise ValueError(
+            f"{shown(written)} is not PEM text (-----BEGIN CERTIFICATE-----); "
+            "only a configuration file may name a file"
+        )
+    read_authorities(written)
+    return written
+
+
+def _authorities_or_file(value: Any) -> str:
+    """Certificates in PEM, or the name of a file that somebody else reads."""
+    written = text(value)
+    if is_pem(written):
+        return _authorities(written)
+    if "\0" in written:
+        raise ValueError("must be the name of a file, or PEM text")
+    return written
 
 
 def _double_quoted(error: ValueError, written: str) -> str:
@@ -220,12 +282,19 @@ def _is_ipv4(host: str) -> bool:
 
 
 def _backend(value: Any) -> Backend:
-    """``"HOST:PORT"`` or ``{"address": "HOST:PORT", "weight": 3}``."""
+    """``"HOST:PORT"``, ``"https://HOST:PORT"`` or ``{"address": "HOST:PORT", "weight": 3}``."""
     if isinstance(value, Mapping):
         given = _BACKEND(value)
-        host, port = given["address"]
-        return Backend(host, port, given.get("weight", 1))
-    return Backend(*_address(value))
+        host, port, tls = given["address"]
+        return Backend(host, port, given.get("weight", 1), tls)
+    host, port, tls = _address(value)
+    return Backend(host, port, tls=tls)
+
+
+def _backend_tls(authorities: Reader) -> Reader:
+    """A reader of ``backend_tls``; what is empty is left out, as it means nothing."""
+    read = TableReader({"ca": authorities, "name": _certificate_name})
+    return lambda value: {key: item for key, item in read(value).items() if item}
 
 
 def _certificate(value: Any) -> Any:
@@ -326,6 +395,7 @@ _APP = TableReader(
         "state": one_of(tuple(state.value for state in AppState)),
         "certificate": _certificate,
         "send_proxy": one_of(("", "v1", "v2")),
+        "backend_tls": _backend_tls(_authorities),
         "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
         "rate_limit": _rate_limit,
         "access": TableReader({"deny": _NETWORKS, "allow": _NETWORKS}),
@@ -335,6 +405,8 @@ _APP = TableReader(
         "quarantine": QUARANTINE,
     }
 )
+#: The same where it may name files.
+_APP_IN_A_FILE = TableReader({**_APP.fields, "backend_tls": _backend_tls(_authorities_or_file)})
 
 
 # -- writing -------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Who belongs to a pool, who is on the way out, and telling those who watch.
 
-It compares backends by address and counts nothing: whether a member may be
+It compares backends by identity and counts nothing: whether a member may be
 given a request is the pool's business.
 """
 
@@ -52,21 +52,21 @@ class Roster:
         :return: whether there is anything new to choose from (members, order
             or weights), and the drain of those who left.
         """
-        former = {member.backend.address: member for member in self.members}
-        members: dict[str, Member] = {}
+        former = {member.backend.identity: member for member in self.members}
+        members: dict[object, Member] = {}
         reweighted = False
         for backend in backends:
-            address = backend.address
-            if address in members:
+            identity = backend.identity
+            if identity in members:
                 continue  # said twice: the first counts
-            member = former.pop(address, None)
+            member = former.pop(identity, None)
             if member is None:
                 member = Member(backend, limit, now)
                 self._events.append((member, "joined", None))
             elif member.backend != backend:
                 reweighted = reweighted or member.backend.weight != backend.weight
                 member.use(backend)
-            members[address] = member
+            members[identity] = member
         serving = tuple(members.values())
         changed = reweighted or serving != self.members
         self.members = serving

@@ -141,7 +141,15 @@ class MistakeTests(SynchronousTestCase):
     def test_bad_backends(self) -> None:
         """What can be no address is refused, each with its reason."""
         for text, reason in (
-            ("http://10.0.0.1:80", "is a URL"),
+            ("ftp://10.0.0.1:80", "neither host:port nor begins with http:// or https://"),
+            ("HTTPS://10.0.0.1:80", "neither host:port nor begins with http:// or https://"),
+            ("http://10.0.0.1", "has no port"),
+            ("https://10.0.0.1:80/", "says more than where to connect"),
+            ("https://me@10.0.0.1:80", "says more than where to connect"),
+            ("https://", "has no host"),
+            ("https://[::1", "has no port"),
+            ("https://::1:443", "in brackets"),
+            ("https://10.0.0.256", "no valid IPv4 address"),
             ("::1:80", "in brackets"),
             ("[::g]:80", "no valid IPv6 address"),
             ("10.0.0.256:80", "no valid IPv4 address"),
