@@ -15,7 +15,7 @@ from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import ResponseHead
 
-__all__ = ["Downstream", "Phase"]
+__all__ = ["Downstream", "Frontend", "Phase"]
 
 
 class Phase(enum.Enum):
@@ -29,6 +29,16 @@ class Phase(enum.Enum):
     RESPONDING = "responding"
     TUNNEL = "tunnel"
     OVER = "over"
+
+
+class Frontend(Protocol):
+    """What a factory asks of each connection of a client."""
+
+    def drain(self) -> None:
+        """Close now if nothing is under way, else as soon as nothing is."""
+
+    def cut(self) -> None:
+        """End everything that is under way, and close."""
 
 
 class Downstream(Protocol):

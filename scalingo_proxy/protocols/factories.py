@@ -15,6 +15,7 @@ from scalingo_proxy.model import Limits, Record, Timeouts, TopologyChange
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
 from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.protocols.downstream import Frontend
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
 from scalingo_proxy.protocols.secured import Secured
@@ -118,7 +119,7 @@ class HTTPProxyFactory(Factory):
         self._is_trusted: Callable[[str], bool] | None = networks.__contains__ if networks else None
         self._public_port = public_port
         self._note_agents = note_agents
-        self._frontends: dict[HTTPFrontend, None] = {}
+        self._frontends: dict[Frontend, None] = {}
         self._drained: Deferred[None] | None = None
         self._drain_timer: Any = None
 
@@ -172,7 +173,7 @@ class HTTPProxyFactory(Factory):
             elif lower == b"referer":
                 record.referer = value.decode("latin-1")
 
-    def frontend_opened(self, frontend: HTTPFrontend, kind: str) -> None:
+    def frontend_opened(self, frontend: Frontend, kind: str) -> None:
         self._frontends[frontend] = None
         self.env.client_connections += 1
         self.env.connection_opened(self.listener, kind)
@@ -181,7 +182,7 @@ class HTTPProxyFactory(Factory):
         self.env.connection_closed(self.listener, before)
         self.env.connection_opened(self.listener, now)
 
-    def frontend_closed(self, frontend: HTTPFrontend, kind: str) -> None:
+    def frontend_closed(self, frontend: Frontend, kind: str) -> None:
         self._frontends.pop(frontend, None)
         self.env.client_connections -= 1
         self.env.connection_closed(self.listener, kind)

@@ -2,26 +2,40 @@
 
 h2 keeps frames, compression and the state of streams; some mistakes of one
 stream end the whole connection there, which RFC 9113 allows and a proxy for
-many tenants cannot want.  Knows no requests and no transports.
+many tenants cannot want, and some of what a peer may send is kept without a
+bound.  Knows no requests and no transports.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import Event, StreamReset
-from h2.exceptions import InvalidBodyLengthError
+from h2.events import ConnectionTerminated, Event, StreamReset
+from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import Frame, GoAwayFrame
+from h2.stream import H2Stream, StreamClosedBy, StreamInputs
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
-__all__ = ["MAX_STREAMS", "EdgeConnection", "go_away"]
+from scalingo_proxy.protocols.http2_frames import FrameReader
+
+__all__ = ["MAX_STREAMS", "EdgeConnection"]
 
 #: Streams a client may have open at once; the edge advice of Envoy and others.
 MAX_STREAMS = 100
-_MAX_HEADER_LIST_BYTES = 32768
+
+#: Bytes of uploads that one client may have under way: of a stream, and of all together.
+STREAM_WINDOW = 65535
+CONNECTION_WINDOW = 1024 * 1024
+
+#: The table that we compress with, whatever a client would let us have.
+_ENCODER_TABLE_BYTES = 4096
+
+#: Settings of a client that mean anything to us; of the others h2 would keep every one.
+_KNOWN_SETTINGS = frozenset(SettingCodes)
 
 _CONFIG = H2Configuration(
     client_side=False,
@@ -35,20 +49,92 @@ _CONFIG = H2Configuration(
 )
 
 
-class EdgeConnection(H2Connection):
-    """The server's side of one HTTP/2 connection."""
+class _EdgeStream(H2Stream):
+    """A stream whose header lists and lengths are judged elsewhere."""
 
-    def __init__(self) -> None:
+    def receive_headers(
+        self, headers: Any, end_stream: bool, header_encoding: bool | str | None
+    ) -> tuple[list[Frame], list[Event]]:
+        events = self.state_machine.process_input(StreamInputs.RECV_HEADERS)
+        heard: Any = events[0]
+        heard.headers = headers
+        if end_stream:
+            events += self.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+            heard.stream_ended = events[-1]
+        return [], events
+
+    def _track_content_length(self, length: int, end_stream: bool) -> None:
+        pass
+
+
+class EdgeConnection(H2Connection):
+    """The server's side of one HTTP/2 connection.
+
+    :param head_bytes: how large a request's header list may be; of twice as
+        much the connection dies (CVE-2016-6581), in between it is for others to say.
+    """
+
+    MAX_CLOSED_STREAMS = 1024
+
+    def __init__(self, head_bytes: int) -> None:
         super().__init__(_CONFIG)
         self.local_settings = Settings(
             client=False,
             initial_values={
                 SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADER_LIST_BYTES,
+                SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
                 SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
             },
         )
-        self.decoder.max_header_list_size = _MAX_HEADER_LIST_BYTES
+        self.decoder.max_header_list_size = 2 * head_bytes
+        self.frames = FrameReader()
+        self.incoming_buffer: Any = self.frames
+        self._settings_read = False
+        #: How many RST_STREAM frames we sent.
+        self.resets_sent = 0
+
+    def begin(self) -> None:
+        """Prepare what a server sends first."""
+        self.initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW - STREAM_WINDOW)
+
+    def received(self, data: bytes) -> Iterator[tuple[Frame, list[Event]]]:
+        """Each frame that *data* completes, with what it means, before the next one is looked at.
+
+        :raises ProtocolError: when the connection cannot go on; the GOAWAY
+            that says so is prepared.
+        """
+        try:
+            self.frames.add_data(data)
+            while (frame := self.frames.next_frame()) is not None:
+                yield frame, self._receive_frame(frame)
+        except ProtocolError as error:
+            self.give_up(error.error_code)
+            raise
+
+    def give_up(self, error_code: ErrorCodes) -> None:
+        """Prepare the last GOAWAY."""
+        self._terminate_connection(error_code)
+
+    def say_goodbye(self) -> None:
+        """Prepare a GOAWAY that lets the streams under way finish (RFC 9113 §6.8).
+
+        Made by hand, because h2 takes the connection for closed once it has
+        sent one.
+        """
+        self._prepare_for_sending([GoAwayFrame(0, last_stream_id=self.highest_inbound_stream_id)])
+
+    def is_open(self, stream_id: int) -> bool:
+        """Whether anything may still be sent on this stream."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and not stream.closed
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much is prepared for sending."""
+        return len(self._data_to_send)
+
+    # -- where h2 is not strict, not lenient or not thrifty enough -----------
 
     @property
     def open_inbound_streams(self) -> int:
@@ -60,29 +146,88 @@ class EdgeConnection(H2Connection):
         super().open_inbound_streams  # noqa: B018
         return 0
 
-    @property
-    def continuations(self) -> int:
-        """How many frames the header block that is coming in has so far."""
-        return len(self.incoming_buffer._headers_buffer)
+    def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> H2Stream:
+        if stream_id % 2 == 0:
+            raise ProtocolError("a client's streams have odd numbers")
+        if stream_id <= self.highest_inbound_stream_id:
+            raise StreamIDTooLowError(stream_id, self.highest_inbound_stream_id)
+        stream = _EdgeStream(
+            stream_id,
+            config=self.config,
+            inbound_window_size=self.local_settings.initial_window_size,
+            outbound_window_size=self.remote_settings.initial_window_size,
+        )
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        self.streams[stream_id] = stream
+        self.highest_inbound_stream_id = stream_id
+        return stream
+
+    def _prepare_for_sending(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            self._data_to_send += frame.serialize()
+            if type(frame) is RstStreamFrame:
+                self.resets_sent += 1
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
+        if not self._settings_read:
+            if type(frame) is not SettingsFrame or "ACK" in frame.flags:
+                raise ProtocolError("the preface is not followed by SETTINGS")
+            self._settings_read = True
+        return super()._receive_frame(frame)
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        # Priorities are left to those who schedule by them; a stream that
+        # depends on itself is refused all the same (RFC 7540 §5.3.1).
+        if "PRIORITY" in frame.flags:
+            if frame.depends_on == frame.stream_id:
+                raise ProtocolError("a stream depends on itself")
+            frame.flags.discard("PRIORITY")
+        return super()._receive_headers_frame(frame)
+
+    def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[Event]]:
+        settings = frame.settings
+        if settings:
+            frame.settings = {code: settings[code] for code in settings if code in _KNOWN_SETTINGS}
+            table = settings.get(SettingCodes.HEADER_TABLE_SIZE, 0)
+            if table > _ENCODER_TABLE_BYTES:
+                frame.settings[SettingCodes.HEADER_TABLE_SIZE] = _ENCODER_TABLE_BYTES
+        return super()._receive_settings_frame(frame)
+
+    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Frame], list[Event]]:
+        if frame.window_increment:
+            return super()._receive_window_update_frame(frame)
+        stream_id: int = frame.stream_id
         try:
-            return super()._receive_frame(frame)
-        except InvalidBodyLengthError:
-            # More or less body than the content-length said (RFC 9113 §8.1.1).
-            stream_id: int = frame.stream_id
-            length = getattr(frame, "flow_controlled_length", 0)
-            if length:
-                self.acknowledge_received_data(length, stream_id)
-            self.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
-            return [StreamReset(stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
+            if self._get_stream_by_id(stream_id).closed:
+                return [], []
+        except StreamClosedError:
+            return [], []
+        self.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        return [], [StreamReset(stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
 
+    def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
+        if frame.stream_id > self.highest_inbound_stream_id or frame.stream_id % 2 == 0:
+            raise NoSuchStreamError(frame.stream_id)  # idle (RFC 9113 §6.4)
+        return super()._receive_rst_stream_frame(frame)
 
-def go_away(connection: Any, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> bytes:
-    """A GOAWAY that lets the streams under way finish (RFC 9113 §6.8).
+    def _receive_naked_continuation(self, frame: Any) -> None:
+        raise ProtocolError("a CONTINUATION that continues nothing")
 
-    Written by hand, because h2 takes the connection for closed once it has
-    sent one.
-    """
-    frame = GoAwayFrame(0, last_stream_id=connection.highest_inbound_stream_id, error_code=error_code)
-    return bytes(frame.serialize())
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        # h2 takes the connection for closed; yet the client waits for the
+        # responses under way (RFC 9113 §6.8).
+        self.state_machine.process_input(ConnectionInputs.RECV_PING)
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        return [], [event]
+
+    def _handle_data_on_closed_stream(
+        self, events: list[Event], exc: StreamClosedError, frame: DataFrame
+    ) -> tuple[list[Frame], list[Event]]:
+        was_reset_by_us = (
+            not exc._events and self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM
+        )
+        frames, events = super()._handle_data_on_closed_stream(events, exc, frame)
+        if was_reset_by_us:  # it was on its way already (RFC 9113 §5.1)
+            frames = [answer for answer in frames if type(answer) is not RstStreamFrame]
+        return frames, events

@@ -10,10 +10,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-__all__ = ["MAX_CONTINUATIONS", "MAX_UNREAD_CONTROL_BYTES", "FloodLimits", "Kind"]
+from hyperframe.frame import (
+    AltSvcFrame,
+    DataFrame,
+    ExtensionFrame,
+    Frame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
-#: CONTINUATION frames in one header block; 16 of them hold 256 kB (VU#421644).
-MAX_CONTINUATIONS = 16
+__all__ = ["MAX_UNREAD_CONTROL_BYTES", "SMALL_WINDOW_BYTES", "FloodLimits", "Kind", "kind_of"]
 
 #: Bytes of answers to control frames that wait for a peer that does not read.
 MAX_UNREAD_CONTROL_BYTES = 65536
@@ -28,10 +37,33 @@ class Kind(enum.Enum):
     PROVOKED_RESET = "provoked reset"
     PING = "ping"
     SETTINGS = "settings"
+    #: PRIORITY, and the frames of extensions that we do not speak.
     PRIORITY = "priority"
     EMPTY_DATA = "empty data"
     #: Windows opened by a few bytes at a time, and those of closed streams.
     SMALL_WINDOW = "small window update"
+
+
+#: A WINDOW_UPDATE that opens less than this is small.
+SMALL_WINDOW_BYTES = 256
+
+_KINDS: Mapping[type[Frame], Kind] = {
+    RstStreamFrame: Kind.RESET,
+    PingFrame: Kind.PING,
+    SettingsFrame: Kind.SETTINGS,
+    PriorityFrame: Kind.PRIORITY,
+    ExtensionFrame: Kind.PRIORITY,
+    AltSvcFrame: Kind.PRIORITY,
+}
+
+
+def kind_of(frame: Frame) -> Kind | None:
+    """What *frame* counts as; None: it is not one that comes for nothing."""
+    if isinstance(frame, DataFrame):
+        return None if frame.data or "END_STREAM" in frame.flags else Kind.EMPTY_DATA
+    if isinstance(frame, WindowUpdateFrame):
+        return Kind.SMALL_WINDOW if frame.window_increment < SMALL_WINDOW_BYTES else None
+    return _KINDS.get(type(frame))
 
 
 #: kind -> (how many at once, how many a second).  Generous for browsers, which
@@ -67,3 +99,9 @@ class FloodLimits:
         self._filled_at[kind] = now
         self._room[kind] = room - 1.0
         return room >= 1.0
+
+    def allow(self, kind: Kind, count: int) -> None:
+        """Expect *count* more, because something of ours calls for them."""
+        room = self._room.get(kind)
+        if room is not None:
+            self._room[kind] = min(float(_RATES[kind][0]), room + count)

@@ -42,6 +42,7 @@ __all__ = [
     "head_end",
     "parse_request_head",
     "parse_response_head",
+    "rewrite_field",
 ]
 
 MAX_FIELDS = 200
@@ -89,6 +90,8 @@ class RequestHead:
     :ivar keep_alive: the client wants to use the connection again.
     :ivar expect_continue: the client waits for a 100 before it sends the body.
     :ivar upgrade: the protocols asked for, or ``b""``.
+    :ivar websocket_key: of a WebSocket that came over HTTP/2, whose handshake
+        with the backend is the proxy's own; else ``b""``.
     """
 
     __slots__ = (
@@ -102,6 +105,7 @@ class RequestHead:
         "target",
         "upgrade",
         "version",
+        "websocket_key",
     )
 
     def __init__(self, method: bytes, target: bytes, version: int) -> None:
@@ -115,6 +119,7 @@ class RequestHead:
         self.keep_alive = False
         self.expect_continue = False
         self.upgrade = b""
+        self.websocket_key = b""
 
 
 class ResponseHead:
@@ -278,7 +283,7 @@ def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
     path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
     head.target = path if path[0] != 63 else b"/" + path  # "?": an empty path
     if has_host:
-        _rewrite_field(head, b"host", authority)
+        rewrite_field(head, b"host", authority)
     else:
         head.fields.insert(0, (b"Host", authority))
 
@@ -295,7 +300,7 @@ def _decide_request_framing(head: RequestHead) -> None:
             raise _transfer_coding_error(codings)
         head.framing = Framing(FramingKind.CHUNKED)
         if codings[0] != b"chunked":
-            _rewrite_field(head, b"transfer-encoding", b"chunked")
+            rewrite_field(head, b"transfer-encoding", b"chunked")
     elif lengths:
         if len(lengths) > 1:
             raise BadRequest("there is more than one Content-Length")
@@ -306,10 +311,10 @@ def _decide_request_framing(head: RequestHead) -> None:
             raise BodyTooLarge()
         head.framing = Framing(FramingKind.LENGTH, length)
         if lengths[0].startswith(b"0"):
-            _rewrite_field(head, b"content-length", b"%d" % length)
+            rewrite_field(head, b"content-length", b"%d" % length)
 
 
-def _rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -> None:
+def rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -> None:
     """Put the canonical *value* where the client's own words stand."""
     head.fields = [(field[0], value) if field[0].lower() == name else field for field in head.fields]
 
@@ -458,5 +463,5 @@ def _response_length(head: ResponseHead, special: dict[bytes, list[bytes]]) -> i
     if length is None or length == _ENDLESS or len(values) > 1:
         raise BadResponse("the backend sent an ambiguous Content-Length")
     if values[0].startswith(b"0"):
-        _rewrite_field(head, b"content-length", b"%d" % length)
+        rewrite_field(head, b"content-length", b"%d" % length)
     return length

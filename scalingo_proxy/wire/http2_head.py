@@ -8,8 +8,10 @@ be split into two requests.  Knows no frames, no streams and no compression.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from scalingo_proxy.errors import BadRequest, ExpectationFailed, HeadTooLarge, MethodNotAllowed, UriTooLong
 from scalingo_proxy.model import Limits
@@ -19,7 +21,9 @@ from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
 from scalingo_proxy.wire.http1_head import (
     MAX_FIELDS,
     RequestHead,
+    ResponseHead,
     parse_length,
+    rewrite_field,
     sort_request_fields,
 )
 
@@ -28,6 +32,7 @@ __all__ = [
     "http2_response_fields",
     "http2_trailers",
     "trailers_for_http2",
+    "websocket_refusal",
 ]
 
 #: A name in lower case, as RFC 9113 §8.2.1 wants it.
@@ -45,7 +50,10 @@ _CONNECTION_SPECIFIC = frozenset(
 
 
 def http2_request_head(
-    fields: Iterable[tuple[bytes, bytes]], ended: bool, limits: Limits, websocket_key: bytes = b""
+    fields: Iterable[tuple[bytes, bytes]],
+    ended: bool,
+    limits: Limits,
+    websocket_key: Callable[[], bytes] | None = None,
 ) -> RequestHead:
     """The value of a request's header list.
 
@@ -53,7 +61,7 @@ def http2_request_head(
     Upgrade that an HTTP/1 backend understands.
 
     :param ended: no body follows.
-    :param websocket_key: for ``Sec-WebSocket-Key``; without it no extended
+    :param websocket_key: makes a ``Sec-WebSocket-Key``; without it no extended
         CONNECT is taken.
     :raises FramingError: when the list is malformed: a stream error of type
         PROTOCOL_ERROR (RFC 9113 §8.1.1).
@@ -64,10 +72,12 @@ def http2_request_head(
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if _METHOD.fullmatch(method) is None:
         raise FramingError("there is no valid :method")
-    is_websocket = method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket" and bool(websocket_key)
-    if method == b"CONNECT" and not is_websocket:
-        raise MethodNotAllowed()
-    if b":protocol" in pseudo and not is_websocket:
+    is_websocket = False
+    if method == b"CONNECT":
+        is_websocket = pseudo.get(b":protocol") == b"websocket" and websocket_key is not None
+        if not is_websocket:
+            raise MethodNotAllowed()
+    elif b":protocol" in pseudo:
         raise FramingError(":protocol stands beside another method than CONNECT")
     if pseudo.get(b":scheme") not in (b"http", b"https"):
         raise FramingError("there is no valid :scheme")
@@ -80,8 +90,8 @@ def http2_request_head(
     sort_request_fields(head, [(b"host", authority), *regular])
     head.host = parse_authority(authority)
     head.keep_alive = True
-    if is_websocket:
-        _ask_for_websocket(head, websocket_key)
+    if is_websocket and websocket_key is not None:
+        _ask_for_websocket(head, websocket_key())
     else:
         head.framing = _framing(head, ended)
         _decide_expect(head)
@@ -163,6 +173,8 @@ def _framing(head: RequestHead, ended: bool) -> Framing:
         raise FramingError("the content-length is not a number")
     if ended and length > 0:
         raise FramingError("the body is shorter than the content-length")
+    if lengths[0].startswith(b"0"):
+        rewrite_field(head, b"content-length", b"%d" % length)
     return Framing(FramingKind.LENGTH, length)
 
 
@@ -180,6 +192,25 @@ def _ask_for_websocket(head: RequestHead, key: bytes) -> None:
     head.fields = [field for field in head.fields if field[0] not in own]
     head.fields += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
     head.upgrade = b"websocket"
+    head.websocket_key = key
+
+
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def websocket_refusal(key: bytes, head: ResponseHead) -> str:
+    """What is wrong with a backend's answer to our own handshake; empty: nothing.
+
+    A final response is fine, too, unless its status is 2xx: in HTTP/2 that
+    would say that the tunnel is there (RFC 8441 §5).
+    """
+    if head.status != 101:
+        return "the backend did not switch to WebSocket" if head.status < 300 else ""
+    told = [value for name, value in head.fields if name.lower() == b"sec-websocket-accept"]
+    digest = hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
+    if told != [base64.b64encode(digest)]:
+        return "the backend did not prove that it speaks WebSocket"
+    return ""
 
 
 def http2_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Fields:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.corpus import load_cases
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("EXAMPLES") or 0)
 
 
 def examples(count: int) -> settings:
