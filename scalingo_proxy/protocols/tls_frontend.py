@@ -1,0 +1,347 @@
+"""One TLS connection of a client, until it is known whose it is.
+
+Reads the hello without taking a byte away, finds the app by its name, and
+hands the connection over: to a tunnel when the app speaks TLS itself, to a
+TLS engine with HTTP inside when TLS ends here.  What cannot be served gets an
+alert that the client understands, and no backend hears of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scalingo_proxy.errors import (
+    BadRequest,
+    ClientClosed,
+    DrainTimeout,
+    InternalError,
+    ProxyError,
+    RequestTimeout,
+    ResolverUnavailable,
+    UnknownHost,
+)
+from scalingo_proxy.model import Record, Route, RouteQuery
+from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.tls_contexts import certificate_of
+from scalingo_proxy.protocols.tls_passthrough import Passthrough
+from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
+from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, ClientHelloReader, PlainHTTP
+from scalingo_proxy.wire.error_answer import ErrorAnswer
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
+from scalingo_proxy.wire.tls_alert import Alert, HelloRefused
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.tls_factory import TLSProxyFactory
+
+__all__ = ["TLSFrontend"]
+
+_log = Logger()
+
+#: What is read ahead while the app is looked up.
+_READ_AHEAD_BYTES = 65536
+
+#: How long a refused client may take to read why.
+_LINGER_SECONDS = 2.0
+
+
+class _Doing(enum.Enum):
+    """What the connection is doing."""
+
+    HELLO = "reading the hello"
+    RESOLVING = "finding the app"
+    HANDED_OVER = "somebody else's"
+    CLOSED = "closed"
+
+
+@implementer(IHalfCloseableProtocol)
+class TLSFrontend(Protocol, Timed):
+    """The proxy's end of a client connection to a TLS listener.
+
+    :param factory: what all connections of this door share.
+    """
+
+    transport: Any
+
+    def __init__(self, factory: TLSProxyFactory) -> None:
+        self._factory = factory
+        self._env = factory.env
+        self._doing = _Doing.HELLO
+        self._reader = ClientHelloReader()
+        self._hello: ClientHello | None = None
+        self._ahead = bytearray()
+        self._identity: ClientIdentity | None = None
+        self._record: Record | None = None
+        self._resolving: Deferred[Any] | None = None
+        #: Who has the connection once it is handed over: a tunnel, or a TLS engine.
+        self._owner: Any = None
+        self._is_accounted = False
+
+    # -- called by Twisted ---------------------------------------------------
+
+    def connectionMade(self) -> None:
+        env = self._env
+        self._identity = identity = self._factory.identify(self.transport)
+        self._record = record = Record(env.seconds(), env.wall_clock(), identity.peer, self._factory.listener)
+        record.protocol = "tls"
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self._factory.frontend_opened(self, "tls")
+        env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._owner is not None:
+            self._owner.dataReceived(data)
+        elif self._doing is _Doing.HELLO:
+            self._receive_hello(data)
+        elif self._doing is _Doing.RESOLVING:
+            self._ahead += data
+            if len(self._ahead) > _READ_AHEAD_BYTES:
+                self.transport.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        if IHalfCloseableProtocol.providedBy(self._owner):
+            self._owner.readConnectionLost()
+        else:
+            self._end(ClientClosed())
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        if IHalfCloseableProtocol.providedBy(self._owner):
+            self._owner.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._owner is not None:
+            self._owner.connectionLost(reason)
+        else:
+            self._end(ClientClosed())
+            self.closed()
+
+    # -- the hello -----------------------------------------------------------
+
+    def _receive_hello(self, data: bytes) -> None:
+        try:
+            hello = self._reader.receive(data)
+        except PlainHTTP as refused:
+            answer = ErrorAnswer(BadRequest(str(refused)), self._env.request_ids(), as_json=False)
+            self._refuse(BadRequest(str(refused)), answer.http1(1, keep_alive=False, with_body=True))
+        except HelloRefused as refused:
+            self._refuse(BadRequest(str(refused)), refused.answer)
+        else:
+            if hello is not None:
+                self._hello_read(hello)
+
+    def _hello_read(self, hello: ClientHello) -> None:
+        env, record = self._env, self._record
+        assert record is not None
+        self._hello = hello
+        self._doing = _Doing.RESOLVING
+        record.host = hello.server_name or "-"
+        if not hello.server_name:
+            default = self._factory.default_route()
+            if default is None:
+                self.refuse(UnknownHost("the client gave no server name"), Alert.UNRECOGNIZED_NAME)
+            else:
+                self._resolved(default)
+            return
+        try:
+            answer = env.resolver.resolve(RouteQuery(hello.server_name, "tls", record.client))
+        except ProxyError as error:
+            self._refuse_resolution(error)
+        except Exception:
+            _log.failure("the resolver failed on {host!r}", host=hello.server_name)
+            self._refuse_resolution(ResolverUnavailable())
+        else:
+            if type(answer) is Route:
+                self._resolved(answer)
+            else:
+                self._resolving = answer
+                env.deadlines.set(self, env.seconds() + env.timeouts.connect)
+                answer.addCallbacks(self._resolved, self._unresolved)
+
+    def _resolved(self, route: Route) -> None:
+        self._resolving = None
+        if self._doing is not _Doing.RESOLVING:
+            return
+        record = self._record
+        assert record is not None
+        record.app = route.app.name
+        try:
+            if route.app.tls == "passthrough":
+                self._pass_through(route)
+            else:
+                self._terminate(route)
+        except Exception:
+            _log.failure("a TLS connection for {app} could not be served", app=route.app.name)
+            self.refuse(InternalError(), Alert.INTERNAL_ERROR)
+
+    def _unresolved(self, failure: Failure) -> None:
+        self._resolving = None
+        if self._doing is not _Doing.RESOLVING:
+            return
+        if isinstance(failure.value, ProxyError):
+            self._refuse_resolution(failure.value)
+        else:
+            _log.failure("the resolver failed", failure)
+            self._refuse_resolution(ResolverUnavailable())
+
+    def _refuse_resolution(self, error: ProxyError) -> None:
+        unknown = isinstance(error, UnknownHost)
+        self.refuse(error, Alert.UNRECOGNIZED_NAME if unknown else Alert.INTERNAL_ERROR)
+
+    # -- handing over --------------------------------------------------------
+
+    @property
+    def received(self) -> bytes:
+        """Every byte that the client has sent so far."""
+        return self._reader.received + bytes(self._ahead)
+
+    @property
+    def hello(self) -> ClientHello:
+        """The hello, once it was read."""
+        assert self._hello is not None
+        return self._hello
+
+    @property
+    def identity(self) -> ClientIdentity:
+        """Who the client is."""
+        assert self._identity is not None
+        return self._identity
+
+    @property
+    def record(self) -> Record:
+        """What is told of this connection if no HTTP request comes of it."""
+        assert self._record is not None
+        return self._record
+
+    def hand_over(self, owner: Any) -> None:
+        """Everything the transport tells from now on is for *owner*.
+
+        Where the transport allows it, nothing of this stays in the way.
+        """
+        self._owner = owner
+        self._doing = _Doing.HANDED_OVER
+        self.transport.resumeProducing()
+        if getattr(self.transport, "protocol", None) is self:
+            self.transport.protocol = owner
+
+    def closed(self) -> None:
+        """The connection is gone, or counted as another kind from now on."""
+        if not self._is_accounted:
+            self._is_accounted = True
+            self._env.deadlines.forget(self)
+            self._factory.frontend_closed(self, "tls")
+
+    def _pass_through(self, route: Route) -> None:
+        tunnel = Passthrough(
+            self._env, self, self.transport, self.received, self.hello, self.record, over=self.closed
+        )
+        self.hand_over(tunnel)
+        tunnel.start_routed(route)
+
+    def _terminate(self, route: Route) -> None:
+        hello, env = self.hello, self._env
+        if hello.newest_version < TLS_1_2:
+            self.refuse(
+                BadRequest("the client speaks no version of TLS that is served"), Alert.PROTOCOL_VERSION
+            )
+            return
+        contexts = self._factory.contexts
+        context = contexts.context_for(hello.server_name, route.app) if contexts is not None else None
+        if context is None:
+            self.refuse(UnknownHost("no certificate covers this name"), Alert.UNRECOGNIZED_NAME)
+            return
+        certificate = certificate_of(context)
+
+        def build_inner(negotiated: Negotiated) -> IProtocol:
+            self.closed()  # from here on it counts as HTTP
+            return self._factory.build_http(negotiated, certificate.covers)
+
+        def failed(error: ProxyError) -> None:
+            self._account(error)
+            self.closed()
+
+        until = self.record.started_at + env.timeouts.request_head
+        tls = terminate(
+            env, self.transport, self.received, context, build_inner, until=until, on_failed=failed
+        )
+        self.hand_over(tls)
+
+    # -- refusing ------------------------------------------------------------
+
+    def refuse(self, error: ProxyError, alert: Alert) -> None:
+        """End the connection with an alert that the client understands."""
+        self._refuse(error, self.hello.refusal(alert))
+
+    def _refuse(self, error: ProxyError, words: bytes) -> None:
+        if words:
+            self.transport.write(words)
+        self._end(error)
+        self._close()
+
+    def _end(self, error: ProxyError) -> None:
+        """Nothing comes of this connection; tell why, once."""
+        if self._doing in (_Doing.CLOSED, _Doing.HANDED_OVER):
+            return
+        self._doing = _Doing.CLOSED
+        if self._resolving is not None:
+            resolving, self._resolving = self._resolving, None
+            resolving.cancel()
+        self._account(error)
+
+    def _account(self, error: ProxyError) -> None:
+        record = self.record
+        record.code, record.status = error.code, error.status
+        record.request_id = self._env.request_ids()
+        record.finished_at = self._env.seconds()
+        self._env.finished(record)
+
+    def _close(self) -> None:
+        """Close; a client that still sends must not lose the alert to a reset."""
+        env = self._env
+        env.deadlines.set(self, env.seconds() + _LINGER_SECONDS)
+        self.transport.resumeProducing()
+        if hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    # -- ends ----------------------------------------------------------------
+
+    def deadline_reached(self) -> None:
+        """The hello, or the app, took too long."""
+        if self._doing is _Doing.HELLO:
+            if not self._reader.received:
+                self._doing = _Doing.CLOSED  # connected and said nothing: there is nothing to tell
+                self.transport.abortConnection()
+            else:
+                self._end(RequestTimeout("the hello did not arrive in time"))
+                self.transport.abortConnection()
+        elif self._doing is _Doing.RESOLVING:
+            self.refuse(ResolverUnavailable(), Alert.INTERNAL_ERROR)
+        elif self._owner is not None:
+            self._owner.deadline_reached()
+        else:
+            self.transport.abortConnection()
+
+    def drain(self) -> None:
+        """The proxy stops: whoever has said nothing is not waited for."""
+        if self._doing is _Doing.HELLO:
+            self._doing = _Doing.CLOSED
+            self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """The proxy stops and waits no longer."""
+        owner = self._owner
+        if owner is not None and hasattr(owner, "cut"):
+            owner.cut()
+        else:
+            self._end(DrainTimeout())
+            self.transport.abortConnection()
