@@ -223,12 +223,15 @@ def _chain_mistakes(chain: Sequence[x509.Certificate], key: _Key | None) -> list
     if not chain:
         return []
     sentences = list(_order_mistakes(chain))
-    mistakes = [] if sentences else _match_mistakes(chain, key)
-    sentences += _leaf_mistakes(chain[0])
+    mistakes = []
+    if not sentences:  # else the first one may not be the server's own
+        sentences += _leaf_mistakes(chain[0])
+        mistakes += _match_mistakes(chain, key)
     for number, each in enumerate(chain, 1):
-        if each.issuer != each.subject and isinstance(_hash_of(each), _WEAK_HASHES):
+        algorithm = _hash_of(each)
+        if each.issuer != each.subject and isinstance(algorithm, _WEAK_HASHES):
             which = "is" if number == 1 else f"has a chain whose certificate #{number} is"
-            sentences.append(f"{which} signed with {_hash_of(each).name.upper()}, which clients refuse")
+            sentences.append(f"{which} signed with {algorithm.name.upper()}, which clients refuse")
     return [Mistake("certificate", sentence) for sentence in sentences] + mistakes
 
 
