@@ -91,17 +91,20 @@ def date_mistakes(certificate: Certificate, now: float) -> list[Mistake]:
     return [Mistake("certificate", sentence) for sentence in mistakes]
 
 
-def install(context: SSL.Context, certificate: Certificate) -> None:
+def install(context: SSL.Context, certificate: Certificate) -> bool:
     """Let *context* serve *certificate*.
 
+    :return: whether its key is RSA.
     :raises OpenSSL.SSL.Error: OpenSSL refuses it.
     """
     leaf, *others = x509.load_pem_x509_certificates(certificate.chain)
     context.use_certificate(leaf)
     for other in others:
         context.add_extra_chain_cert(other)
-    context.use_privatekey(_trusted_key(certificate.key))
+    key = _trusted_key(certificate.key)
+    context.use_privatekey(key)
     context.check_privatekey()
+    return isinstance(key, rsa.RSAPrivateKey)
 
 
 # -- reading -------------------------------------------------------------------

@@ -19,7 +19,7 @@ from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
 from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PushRecorder, Recorder
 from scalingo_proxy.testing.transports import connected_pair
-from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context
+from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context, rsa_key
 
 A = certificate("a.example")
 BOTH = (b"h2", b"http/1.1")
@@ -97,6 +97,31 @@ class HandshakeTests(TerminationCase):
             client = self.connect(client_context(minimum_version=version, maximum_version=version))
             self.assertEqual((client.tls.version(), self.negotiated[-1].version), (told, told))
             self.assertEqual(client.tls.cipher()[0], self.negotiated[-1].cipher)
+
+    def test_ciphers(self) -> None:
+        """For TLS 1.2 exactly the suites that are documented, each for its kind of key."""
+        wanted = {"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"}
+        self.assertEqual(self.suites(), wanted)
+        self.context = server_context(certificate("a.example", key=rsa_key()), BOTH)
+        wanted = {name.replace("ECDSA", "RSA") for name in wanted} | {"DHE-RSA-AES256-GCM-SHA384"}
+        self.assertEqual(self.suites(), wanted)
+
+    def suites(self) -> set[str]:
+        """Which suites of TLS 1.2 a client can have, offered one by one."""
+        context = client_context(maximum_version=ssl.TLSVersion.TLSv1_2)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        names = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
+        spoken = set()
+        for name in names:
+            try:
+                context.set_ciphers(f"{name}:@SECLEVEL=0")
+            except ssl.SSLError:
+                continue
+            client = self.connect(context)
+            if client.is_established:
+                spoken.add(client.tls.cipher()[0])
+            client.transport.abortConnection()
+        return spoken
 
     def test_alpn(self) -> None:
         """The server's favourite among the offers is chosen; without an offer, nothing is."""
