@@ -22,6 +22,10 @@ import twisted
 from scalingo_proxy.model import TopologyChange, join_host_port
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
+from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
+from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
+from scalingo_proxy.protocols.tls_contexts import Contexts
+from scalingo_proxy.protocols.tls_factory import TLSProxyFactory
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.memory import MemoryResolver
@@ -37,7 +41,7 @@ from scalingo_proxy.services.demo import DEMO_DOMAIN, DemoBackends
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.store_service import StoreService
-from scalingo_proxy.settings import Settings
+from scalingo_proxy.settings import ListenSettings, Settings
 from scalingo_proxy.version import VERSION
 
 __all__ = ["Proxy", "assemble"]
@@ -77,7 +81,10 @@ def assemble(
         timeouts=settings.timeouts,
         limits=settings.limits,
     )
-    proxy = Proxy(reactor, settings, read_again, env, file, resolver, store, access_log, metrics)
+    certificates = CertificateIndex(time.time)
+    proxy = Proxy(
+        reactor, settings, read_again, env, file, resolver, store, Contexts(certificates), access_log, metrics
+    )
     control = Control(
         resolver=resolver,
         store=store,
@@ -128,13 +135,14 @@ def _build(settings: Settings) -> Mapping[str, str]:
     }
 
 
-def _url(address: Any, name: str = "") -> str:
+def _url(address: Any, name: str = "", protocol: str = "http") -> str:
     """What to type to reach *address*; *name* instead of an address that means this machine."""
     host = getattr(address, "host", None)
     if host is None:
         return f"unix:{os.fsdecode(getattr(address, 'name', None) or b'')}"
     is_local = host in ("", "::", "0.0.0.0", "127.0.0.1", "::1")
-    return f"http://{join_host_port((name if is_local else '') or _reachable(host), address.port)}/"
+    scheme = "https" if protocol == "tls" else "http"
+    return f"{scheme}://{join_host_port((name if is_local else '') or _reachable(host), address.port)}/"
 
 
 def _reachable(host: str) -> str:
@@ -163,6 +171,7 @@ class Proxy(MultiService):
         file: ConfigFileResolver,
         resolver: LayeredResolver,
         store: StoreResolver,
+        contexts: Contexts,
         access_log: AccessLog,
         metrics: Metrics,
     ) -> None:
@@ -174,6 +183,7 @@ class Proxy(MultiService):
         self._file = file
         self._resolver = resolver
         self._store = store
+        self._contexts = contexts
         self._access_log = access_log
         self._metrics = metrics
         self._is_stopping = False
@@ -210,7 +220,10 @@ class Proxy(MultiService):
         title = f"scalingo-proxy {VERSION}  Twisted {twisted.__version__}, {reactor}, 1 worker{mode}"
         remark = "2 demo backends, round robin" if self.settings.demo else ""
         name = DEMO_DOMAIN if self.settings.demo else ""
-        doors = [BannerDoor(port.name, _url(port.address, name), remark) for port in self.listeners.ports]
+        doors = [
+            BannerDoor(port.name, _url(port.address, name, port.name), remark)
+            for port in self.listeners.ports
+        ]
         tries = [f"curl {doors[0].address}"] if self.settings.demo and doors else []
         doors.append(BannerDoor("admin", _url(self.admin.address), "API under /api/v1, /metrics"))
         return banner(title, doors, tries)
@@ -320,14 +333,28 @@ class Proxy(MultiService):
             Listener(
                 listen.protocol,
                 listen.endpoint,
-                HTTPProxyFactory(
-                    env=self._env,
-                    listener=listen.protocol,
-                    trusted_proxies=listen.trusted_proxies,
-                    public_port=listen.public_port,
-                    note_agents=settings.log.requests == "combined",
-                ),
+                self._factory(listen, settings),
                 setting=listen.option or f"{settings.filename}: [[listen]] #{number} endpoint",
             )
             for number, listen in enumerate(settings.listens, 1)
         ]
+
+    def _factory(self, listen: ListenSettings, settings: Settings) -> Any:
+        """What serves one door: HTTP, perhaps inside TLS, perhaps behind a PROXY header."""
+        factory: Any = HTTPProxyFactory(
+            env=self._env,
+            listener=listen.protocol,
+            trusted_proxies=listen.trusted_proxies,
+            public_port=listen.public_port,
+            note_agents=settings.log.requests == "combined",
+        )
+        if listen.protocol == "tls":
+            factory = TLSProxyFactory(factory, self._contexts, default_app=listen.default_app)
+        if listen.proxy_protocol:
+            factory = ProxyHeaderFactory(
+                factory,
+                self._env,
+                listener=listen.protocol,
+                trusted_proxies=listen.trusted_proxies,
+            )
+        return factory

@@ -265,8 +265,6 @@ class NotInEffectTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What would be unsafe to leave out is refused, at its line."""
         for text, place in (
-            (LISTEN + 'protocol = "tls"\n', "3: [[listen]] #1 protocol: "),
-            (LISTEN + "proxy_protocol = true\n", "3: [[listen]] #1 proxy_protocol: "),
             ('[access]\ndeny = ["10.0.0.0/8"]\n', "2: [access] deny: "),
             ('[access]\nallow = ["10.0.0.0/8"]\n', "2: [access] allow: "),
             ('[access]\ndeny_files = ["bad"]\n', "2: [access] deny_files: "),
@@ -276,7 +274,6 @@ class NotInEffectTests(SynchronousTestCase):
             (HELLO + 'certificate = { cert = "a", key = "b" }\n', "5: [[app]] #1 certificate: "),
             (HELLO + 'send_proxy = "v2"\n', "5: [[app]] #1 send_proxy: "),
             (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
-            (HELLO + 'tls = "passthrough"\n', "5: [[app]] #1 tls: "),
         ):
             (sentence,) = sentences(text)
             self.assertTrue(sentence.startswith(f"proxy.toml:{place}"), sentence)

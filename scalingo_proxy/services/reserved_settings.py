@@ -22,15 +22,12 @@ ANY = object()
 
 #: Refused, because to go on without them would be unsafe or plainly wrong.
 REFUSED: Mapping[tuple[str, Any], str] = {
-    ("listen.protocol", "tls"): 'TLS listeners are not served yet; only protocol = "http" is',
-    ("listen.proxy_protocol", ANY): "the PROXY header is not read yet, so clients would have wrong addresses",
     ("access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("access.deny_files", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.rate_limit", ANY): "rates are not limited yet",
-    ("app.tls", "passthrough"): "TLS is not passed through yet",
     ("app.certificate", ANY): "TLS is not terminated yet, so the certificate would not be used",
     ("app.send_proxy", ANY): "the PROXY header is not sent to backends yet",
     ("app.error_pages", ANY): "pages of an app's own are not shown yet",

@@ -40,11 +40,10 @@ class DocumentTests(SynchronousTestCase):
         """Findings stand where the setting does, in the table it is in."""
         refused, warned = reserved_settings(
             {
-                "listen": [{"protocol": "http"}, {"protocol": "tls"}],
-                "app": [{"health": {"rise": 1}}],
+                "app": [{"health": {"rise": 1}}, {"rate_limit": {"requests": 1}}],
             }
         )
-        self.assertEqual([finding.path for finding in refused], [("listen", 1, "protocol")])
+        self.assertEqual([finding.path for finding in refused], [("app", 1, "rate_limit")])
         self.assertEqual([finding.path for finding in warned], [("app", 0, "health")])
 
     def test_wrong_types(self) -> None:
