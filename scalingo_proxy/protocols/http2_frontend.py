@@ -44,6 +44,7 @@ from scalingo_proxy.protocols.http2_limits import (
 )
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.progress import SendProgress
+from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
 from scalingo_proxy.wire.http1_head import RequestHead
 
@@ -75,6 +76,7 @@ class HTTP2Frontend(Protocol, Timed):
 
     :param factory: what all connections of this door share.
     :param identity: who the client is; None: the factory says.
+    :param secured: what is known of the TLS below, if TLS ends here.
     :ivar pending: bytes of responses that wait on all streams together.
     :ivar is_paused: the transport takes no more for now.
     """
@@ -82,13 +84,19 @@ class HTTP2Frontend(Protocol, Timed):
     transport: Any
     identity: ClientIdentity
 
-    def __init__(self, factory: HTTPProxyFactory, identity: ClientIdentity | None = None) -> None:
+    def __init__(
+        self,
+        factory: HTTPProxyFactory,
+        identity: ClientIdentity | None = None,
+        secured: Secured | None = None,
+    ) -> None:
         self.env = env = factory.env
         self.connection = EdgeConnection(env.limits.head_bytes)
         self.pending = 0
         self.is_paused = False
         self._factory = factory
         self._given_identity = identity
+        self._secured = secured
         self._streams: dict[int, HTTP2Stream] = {}
         self._ready: deque[HTTP2Stream] = deque()
         self._parked: dict[int, HTTP2Stream] = {}
@@ -106,7 +114,7 @@ class HTTP2Frontend(Protocol, Timed):
 
     def connectionMade(self) -> None:
         env, transport = self.env, self.transport
-        self.identity = self._given_identity or self._factory.identify(transport)
+        self.identity = self._given_identity or self._factory.identify(transport, self._secured)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)

@@ -1,0 +1,328 @@
+"""A door for clients that another proxy brings: takes the PROXY header, then steps aside.
+
+The protocol behind is made only when the header was read whole, so that
+``getPeer`` and ``getHost`` tell the header's addresses from its first moment
+on, and TLS, if any, begins behind the header.  Nothing stays between an
+ordinary transport and that protocol afterwards.  Knows nothing of what the
+connection carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, directlyProvides, providedBy
+
+from scalingo_proxy.errors import BadRequest, Denied, ProxyError, RequestTimeout
+from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.routing.networks import Networks, plain_address
+from scalingo_proxy.wire.proxy_header import ProxyHeader, ProxyHeaderReader, ProxyHeaderRefused
+
+__all__ = ["ProxyHeaderFactory"]
+
+_log = Logger()
+
+
+class ProxyHeaderFactory(Factory):
+    """Demands a PROXY header of each client, and hands what follows to another factory.
+
+    Hand it to an endpoint in place of *wrapped*.  A connection without a
+    valid header is closed without a word; one record tells of it, with the
+    code ``bad-request``, ``request-timeout`` or, for an address that may not
+    send a header, ``denied``.  A connection that said nothing at all was a
+    mere probe and leaves no record.
+
+    :param wrapped: serves the connections; started and stopped with this one.
+    :param env: its deadlines, observer and limits are used.
+    :param listener: the name of this door in records; that of *wrapped* by default.
+    :param trusted_proxies: CIDRs that may send a header; empty: everybody may.
+    :param header_seconds: how long the whole header may take; not less than
+        3, for a lost packet to be sent again (section 2 of the specification).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        env: Environment,
+        *,
+        listener: str = "",
+        trusted_proxies: Iterable[str] = (),
+        header_seconds: float = 5.0,
+    ) -> None:
+        self.wrapped = wrapped
+        self.env = env
+        self.listener: str = listener or getattr(wrapped, "listener", "proxy")
+        self.header_seconds = header_seconds
+        self._networks = Networks(trusted_proxies)
+        self._waiting: set[_ProxyHeaderProtocol] = set()
+
+    # -- called by Twisted ---------------------------------------------------
+
+    def doStart(self) -> None:
+        self.wrapped.doStart()
+        super().doStart()  # type: ignore[no-untyped-call]
+
+    def doStop(self) -> None:
+        super().doStop()  # type: ignore[no-untyped-call]
+        self.wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        env = self.env
+        if self._networks and getattr(addr, "host", "") not in self._networks:
+            self.refuse(addr, Denied(), env.seconds())
+            return None  # Twisted closes the connection
+        if env.client_connections >= env.limits.client_connections:
+            env.observer.connection_opened(self.listener, "refused")
+            env.observer.connection_closed(self.listener, "refused")
+            return None
+        return _ProxyHeaderProtocol(self)
+
+    # -- called by the protocols ---------------------------------------------
+
+    def opened(self, protocol: _ProxyHeaderProtocol) -> None:
+        """A client is connected and owes its header."""
+        self._waiting.add(protocol)
+        self.env.client_connections += 1
+
+    def closed(self, protocol: _ProxyHeaderProtocol) -> None:
+        """A client has sent its header, or has gone without."""
+        self._waiting.discard(protocol)
+        self.env.client_connections -= 1
+
+    def refuse(self, peer: Any, error: ProxyError, started_at: float) -> None:
+        """Tell the observer of a connection that ends here."""
+        env = self.env
+        now = env.seconds()
+        host = getattr(peer, "host", None)
+        client = plain_address(host) if host else "unix:"
+        record = Record(started_at, env.wall_clock() - (now - started_at), client, self.listener)
+        record.protocol = "proxy"
+        record.status, record.code = error.status, error.code
+        record.finished_at = now
+        env.observer.exchange_finished(record)
+
+    # -- stopping ------------------------------------------------------------
+
+    def drain(self, seconds: float) -> Deferred[Any]:
+        """Close what is still without a header, and drain the factory behind."""
+        for protocol in list(self._waiting):
+            protocol.abort()
+        drain = getattr(self.wrapped, "drain", None)
+        return succeed(None) if drain is None else maybeDeferred(drain, seconds)
+
+
+class _ProxyHeaderProtocol(Protocol, Timed):
+    """Stands at the beginning of a connection until its header was read."""
+
+    transport: Any
+
+    def __init__(self, factory: ProxyHeaderFactory) -> None:
+        self._factory = factory
+        self._env = factory.env
+        self._started_at = 0.0
+        self._reader: ProxyHeaderReader | None = ProxyHeaderReader()
+        #: Who gets what comes in; only where the transport cannot be told itself.
+        self._inner: Any = None
+
+    # -- called by Twisted ---------------------------------------------------
+
+    def connectionMade(self) -> None:
+        env = self._env
+        self._factory.opened(self)
+        self._started_at = env.seconds()
+        env.deadlines.set(self, self._started_at + self._factory.header_seconds)
+
+    def dataReceived(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            if self._inner is not None:
+                self._inner.dataReceived(data)
+            return
+        try:
+            header = reader.receive(data)
+        except ProxyHeaderRefused as refused:
+            self._refuse(BadRequest(str(refused)))
+            return
+        if header is not None:
+            self._leave()
+            self._hand_over(header, reader.excess)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connectionLost(reason)
+        elif self._reader is not None:
+            if self._reader.has_begun:
+                self._record(BadRequest("the PROXY header was cut"))
+            self._leave()
+
+    def readConnectionLost(self) -> None:
+        if self._inner is not None:
+            self._inner.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        if self._inner is not None:
+            self._inner.writeConnectionLost()
+
+    def deadline_reached(self) -> None:
+        if self._reader is not None and self._reader.has_begun:
+            self._refuse(RequestTimeout("the PROXY header did not arrive in time"))
+        else:
+            self.abort()
+
+    # -- ends ----------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Close without a word, and without a record."""
+        self._leave()
+        self.transport.abortConnection()
+
+    def _refuse(self, error: ProxyError) -> None:
+        self._record(error)
+        self.abort()
+
+    def _record(self, error: ProxyError) -> None:
+        peer = self.transport.getPeer()
+        _log.debug("{peer}: {detail}", peer=peer, detail=error.detail)
+        self._factory.refuse(peer, error, self._started_at)
+
+    def _leave(self) -> None:
+        """Be no longer among those who owe a header."""
+        if self._reader is not None:
+            self._reader = None
+            self._env.deadlines.forget(self)
+            self._factory.closed(self)
+
+    # -- the step aside ------------------------------------------------------
+
+    def _hand_over(self, header: ProxyHeader, excess: bytes) -> None:
+        """Put the protocol behind in the place of this one."""
+        transport = self.transport
+        addresses: dict[str, Callable[[], Any]] = {}
+        peer, host = transport.getPeer(), None
+        if header.source:
+            peer = _address(header.source, header.source_port)
+            host = _address(header.destination, header.destination_port)
+            addresses = {"getPeer": lambda: peer, "getHost": lambda: host}
+        inner: Any = self._factory.wrapped.buildProtocol(peer)
+        if inner is None:
+            transport.loseConnection()
+            return
+        if getattr(transport, "protocol", None) is self and hasattr(transport, "__dict__"):
+            # As Twisted itself does when TLS starts: from here on the transport deals with inner alone.
+            transport.protocol = inner
+        else:
+            transport = _Relabelled(transport)
+            self._inner = inner
+            if IHalfCloseableProtocol.providedBy(inner):
+                alsoProvides(self, IHalfCloseableProtocol)
+        for name, method in addresses.items():
+            setattr(transport, name, method)
+        if excess:
+            _deliver_behind(transport, inner, excess, self._env.reactor)
+        else:
+            inner.makeConnection(transport)
+
+
+def _address(text: str, port: int) -> IPv4Address | IPv6Address | UNIXAddress:
+    """The address of a PROXY header as transports tell theirs."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").encode("utf-8", "surrogateescape")
+        return UNIXAddress(path or None)
+    return (IPv6Address if ":" in text else IPv4Address)("TCP", text, port)
+
+
+class _Relabelled:
+    """A transport that tells other addresses; everything else is the transport's own doing.
+
+    For transports that cannot be told other addresses themselves.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+# -- what came with the header -----------------------------------------------
+
+
+def _deliver_behind(transport: Any, protocol: IProtocol, data: bytes, clock: Any) -> None:
+    """Connect *protocol*, and give it *data* as if that were read from the transport next.
+
+    A protocol may pause the transport while it is being connected, until it
+    is ready for data.  Then *data* waits, too, and comes when it resumes:
+    before anything that is read later, and never from inside its own call.
+    """
+    held = _HeldBack(transport, protocol, data, clock)
+    protocol.makeConnection(transport)
+    held.connected()
+
+
+class _HeldBack:
+    """Watches over a transport's pausing while there are bytes that were read and not delivered."""
+
+    def __init__(self, transport: Any, protocol: IProtocol, data: bytes, clock: Any) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._data = data
+        self._clock = clock
+        self._pause_transport = transport.pauseProducing
+        self._is_paused = False
+        self._was_paused = False
+        transport.pauseProducing = self._pause
+        transport.resumeProducing = self._resume
+
+    def _pause(self) -> None:
+        self._is_paused = self._was_paused = True
+        self._pause_transport()
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._clock.callLater(0, self._deliver_later)
+
+    def connected(self) -> None:
+        """The protocol was connected: deliver, unless it paused."""
+        if not self._is_paused and not self._was_paused:
+            self._deliver()
+
+    def _deliver_later(self) -> None:
+        if self._is_paused or not self._data:
+            return
+        try:
+            self._deliver()
+        except Exception:
+            # As when the reactor calls dataReceived: the connection is over.
+            _log.failure("{protocol!r} failed on what came with its PROXY header", protocol=self._protocol)
+            self._transport.abortConnection()
+
+    def _deliver(self) -> None:
+        transport, data, self._data = self._transport, self._data, b""
+        del transport.pauseProducing, transport.resumeProducing
+        if self._was_paused:
+            transport.resumeProducing()
+        if _is_reading(transport):
+            self._protocol.dataReceived(data)
+
+
+def _is_reading(transport: Any) -> bool:
+    """Whether the transport would still deliver: not once closing was asked for."""
+    return bool(
+        getattr(transport, "connected", True)
+        and not getattr(transport, "disconnecting", False)
+        and not getattr(transport, "_aborting", False)
+    )
