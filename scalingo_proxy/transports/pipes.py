@@ -60,7 +60,7 @@ class Pipes:
         self._given = 0
         self._large = 0
         self._is_closed = False
-        #: Whether splicing works here; cleared by whoever finds that it does not.
+        #: Whether splicing works here, as far as is known.
         self.are_of_use = hasattr(os, "splice") and fcntl is not None
 
     @property
@@ -91,9 +91,14 @@ class Pipes:
         else:
             self._empty.append(pipe)
 
+    def give_up(self) -> None:
+        """It was found that splicing does not work here: give out none from now on."""
+        self.are_of_use = False
+        self.close()
+
     def open(self) -> None:
         """Keep empty pipes from now on."""
-        self._is_closed = False
+        self._is_closed = not self.are_of_use
 
     def close(self) -> None:
         """Keep none: close those that are empty now, and each other one when it comes back."""

@@ -134,7 +134,7 @@ class Splice:
     def _read_failed(self, error: OSError) -> Any:
         if error.errno not in _NEVER:
             return CONNECTION_LOST
-        self._pipes.are_of_use = False
+        self._pipes.give_up()
         self.stop()
         return self._source.doRead()
 
@@ -164,7 +164,7 @@ class Splice:
         if error.errno not in _NEVER:
             return CONNECTION_LOST
         # This kernel takes bytes from a socket and does not give them to one.
-        self._pipes.are_of_use = False
+        self._pipes.give_up()
         held = os.read(pipe.source, pipe.held)
         while len(held) < pipe.held:
             held += os.read(pipe.source, pipe.held - len(held))

@@ -151,12 +151,13 @@ def measure(splice_after: int | None, use: Callable[[socket.socket, int], None],
 def main() -> None:
     gigabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
     size = int(gigabytes * 1024) * MEGABYTE
-    print(f"{'':20} {'one way':>12} {'both ways':>12} {'200-byte echo':>16}")
+    sys.stdout.write(f"{'':20} {'one way':>12} {'both ways':>12} {'200-byte echo':>16}" + "\n")
     for name, splice_after in WAYS:
         one_way = measure(splice_after, send_bulk, size) / (size / 1e9)
         both = measure(splice_after, send_both_ways, size) / (2 * size / 1e9)
         echo = measure(splice_after, send_messages, 0) / MESSAGES * 1e6
-        print(f"{name:20} {one_way:7.2f} s/GB {both:7.2f} s/GB {echo:8.1f} µs/echo", flush=True)
+        sys.stdout.write(f"{name:20} {one_way:7.2f} s/GB {both:7.2f} s/GB {echo:8.1f} µs/echo\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
