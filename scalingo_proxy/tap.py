@@ -18,7 +18,7 @@ from twisted.python import usage
 from twisted.python.runtime import seconds as wall_clock
 
 if TYPE_CHECKING:
-    from scalingo_proxy.assembly import Proxy
+    from scalingo_proxy.running import Proxy
     from scalingo_proxy.settings import Settings
 
 __all__ = ["Options", "makeService"]

@@ -30,6 +30,7 @@ LAYERS = (
     ("resolvers",),
     ("services",),
     ("settings", "config", "config_*"),
+    ("running",),
     ("assembly",),
     ("tap", "cli", "cli_*", "__main__"),
 )

@@ -1,0 +1,230 @@
+"""The proxy as one service: started, asked, read again, and stopped by a drain.
+
+What it is made of is handed in; :mod:`scalingo_proxy.assembly` alone knows
+which classes those are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from scalingo_proxy.model import TopologyChange, join_host_port
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.resolvers.config_file import ConfigFileResolver
+from scalingo_proxy.resolvers.layered import LayeredResolver
+from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.services.access_log import AccessLog
+from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.banner import BannerDoor, banner
+from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.demo import DEMO_DOMAIN
+from scalingo_proxy.services.listeners import Listener, ListenersService
+from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.store_service import StoreService
+from scalingo_proxy.settings import Settings
+
+__all__ = ["Parts", "Proxy"]
+
+_log = Logger()
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """What a running proxy is made of.
+
+    :ivar make_doors: the listeners that settings ask for.
+    :ivar read_again: reads the configuration for a reload; without it a
+        reload changes nothing.
+    :ivar build: what runs here, by name.
+    """
+
+    reactor: Any
+    env: Environment
+    file: ConfigFileResolver
+    resolver: LayeredResolver
+    store: StoreResolver
+    access_log: AccessLog
+    metrics: Metrics
+    make_doors: Callable[[Settings], list[Listener]]
+    read_again: Callable[[], Settings] | None
+    build: Mapping[str, str]
+
+
+class Proxy(MultiService):
+    """The whole proxy, and what can be asked of it.
+
+    :ivar settings: as they are in effect.
+    :ivar listeners: the doors.
+    :ivar control: the operations on the topology.
+    :ivar admin: the admin API's service.
+    :ivar store_service: opens and closes the store.
+    """
+
+    control: Control
+    admin: AdminService
+    store_service: StoreService
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.settings = settings
+        self._parts = parts
+        self._is_stopping = False
+        self.listeners = ListenersService(
+            parts.reactor, parts.make_doors(settings), drain_seconds=settings.timeouts.drain
+        )
+
+    def startService(self) -> None:
+        self._is_stopping = False
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Stop each child when the one started after it has stopped."""
+        self._is_stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.running = 0
+        for service in reversed(list(self)):
+            try:
+                await maybeDeferred(service.stopService)
+            except Exception:
+                _log.failure("{service!r} did not stop cleanly", service=service)
+        self._parts.env.connections.close_all_idle()
+
+    def when_loaded(self) -> Deferred[None]:
+        """Fire once every source of routes has answered, or fail with why one cannot."""
+        return self.store_service.when_loaded()
+
+    # -- what people ask -----------------------------------------------------
+
+    def banner(self) -> str:
+        """What a person who starts the proxy sees first; to be asked for when it runs."""
+        build, demo = self._parts.build, self.settings.demo
+        reactor = type(self._parts.reactor).__name__.removesuffix("Reactor").lower()
+        title = f"scalingo-proxy {build['version']}  Twisted {build['twisted']}, {reactor}, 1 worker"
+        remark = "2 demo backends, round robin" if demo else ""
+        name = DEMO_DOMAIN if demo else ""
+        ports = self.listeners.ports
+        doors = [BannerDoor(port.name, _url(port.address, name, port.name), remark) for port in ports]
+        tries = [f"curl {doors[0].address}"] if demo and doors else []
+        doors.append(BannerDoor("admin", _url(self.admin.address), "API under /api/v1, /metrics"))
+        return banner(f"{title}, demo" if demo else title, doors, tries)
+
+    def unready(self) -> Sequence[str]:
+        """Why the proxy should get no traffic now."""
+        reasons = []
+        if self._is_stopping:
+            reasons.append("the proxy is stopping")
+        if not self._parts.store.is_loaded:
+            reasons.append("the store is not loaded")
+        if not self.listeners.ports:
+            reasons.append("the listeners are not open")
+        return reasons
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the status tells beside the counts."""
+        parts = self._parts
+        return {
+            **parts.build,
+            "reactor": type(parts.reactor).__name__,
+            "listeners": [{"protocol": port.name, "address": port.text} for port in self.listeners.ports],
+            "client_connections": parts.env.client_connections,
+            "backend_connections": parts.env.connections.open_count,
+            "warnings": list(self.settings.warnings),
+            "conflicts": [str(conflict) for conflict in parts.resolver.conflicts],
+        }
+
+    def resolver_states(self) -> Sequence[tuple[str, bool]]:
+        """Whether each source of routes can answer."""
+        return [(layer.name, getattr(layer, "is_loaded", True)) for layer in self._parts.resolver.layers]
+
+    # -- reload --------------------------------------------------------------
+
+    def reload(self) -> Deferred[Mapping[str, Any]]:
+        """Read the configuration again and put it into effect, as a whole or not at all.
+
+        Connections and tunnels stay; listeners that have not changed are not
+        touched.  Also opens the log file anew and reads the admin token.
+
+        :return: what changed.  Fails with ConfigurationError or DomainTaken
+            after changing nothing.
+        """
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> Mapping[str, Any]:
+        parts = self._parts
+        if parts.read_again is None:
+            parts.access_log.reopen()
+            return self._report(TopologyChange(), [])
+        try:
+            # In a thread: a file of many apps takes seconds to read.
+            pool = parts.reactor.getThreadPool()
+            settings: Settings = await deferToThreadPool(parts.reactor, pool, parts.read_again)
+            difference = await self._change_to(settings)
+        except Exception as error:
+            parts.metrics.config_reloaded(False)
+            _log.error("reload refused, nothing has changed: {error}", error=error)
+            raise
+        restart_needed = self._take_over(settings)
+        parts.metrics.config_reloaded(True)
+        report = self._report(difference, restart_needed)
+        _log.info("configuration reloaded: {report}", report=report)
+        for warning in settings.warnings:
+            _log.warn("{warning}", warning=warning)
+        return report
+
+    async def _change_to(self, settings: Settings) -> TopologyChange:
+        """Do everything that can be refused; what was done before a refusal is undone."""
+        parts, log = self._parts, settings.log
+        described = {app.name for app in settings.apps}
+        removed = tuple(name for name in parts.file.apps() if name not in described)
+        parts.resolver.check(TopologyChange(settings.apps, removed), parts.file)
+        if settings.admin == self.settings.admin:
+            self.admin.read_token()
+        prepared = parts.access_log.prepare(log.requests, log.destination, log.query)
+        try:
+            await self.listeners.reconcile(parts.make_doors(settings))
+            difference = parts.file.replace(settings.apps)
+        except BaseException:
+            prepared.discard()
+            raise
+        prepared.commit()
+        return difference
+
+    def _take_over(self, settings: Settings) -> list[str]:
+        """Put the plain values into effect; tells which sections wait for a restart."""
+        before, self.settings = self.settings, settings
+        env = self._parts.env
+        env.timeouts = settings.timeouts
+        env.limits = settings.limits
+        env.pools.set_defaults(settings.timeouts, settings.limits)
+        self.listeners.drain_seconds = settings.timeouts.drain
+        fixed = ("proxy", "admin", "metrics")
+        return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]
+
+    def _report(self, difference: TopologyChange, restart_needed: list[str]) -> Mapping[str, Any]:
+        updated = [app.name for app in difference.updated]
+        return {
+            "apps": {"updated": updated, "removed": list(difference.removed)},
+            "listeners": [port.text for port in self.listeners.ports],
+            "restart_needed": restart_needed,
+        }
+
+
+def _url(address: Any, name: str = "", protocol: str = "http") -> str:
+    """What to type to reach *address*; *name* instead of an address that means this machine."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return f"unix:{os.fsdecode(getattr(address, 'name', None) or b'')}"
+    is_local = host in ("", "::", "0.0.0.0", "127.0.0.1", "::1")
+    reachable = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "localhost"}.get(host, host)
+    scheme = "https" if protocol == "tls" else "http"
+    return f"{scheme}://{join_host_port((name if is_local else '') or reachable, address.port)}/"
