@@ -22,6 +22,10 @@ __all__ = ["BackendConnector", "Connect"]
 
 _log = Logger()
 
+#: How often the same complaint about the same backend is logged, in seconds.
+_COMPLAIN_AGAIN_SECONDS = 60.0
+_MAX_COMPLAINTS = 1024
+
 #: ``connect(backend, protocol, timeout, failed)`` starts an attempt and gives
 #: a function that abandons it.  The protocol's ``connectionMade`` tells of
 #: success, *failed* of everything else, one of them within *timeout* seconds
@@ -40,6 +44,7 @@ class BackendConnector:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._trusts = BackendTrusts()
+        self._complaints: dict[str, tuple[str, float]] = {}
 
     def __call__(
         self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
@@ -52,10 +57,25 @@ class BackendConnector:
             _log.failure("{address} cannot be verified", address=backend.address)
             failed(Failure(ConnectFailed("the backend cannot be verified")))  # type: ignore[no-untyped-call]
             return _nothing
-        attempt = TLSAttempt(self._reactor, expectation, protocol, timeout, failed)
+        attempt = TLSAttempt(self._reactor, expectation, protocol, timeout, self._told(backend, failed))
         return attempt.connect(
             self._connect(backend, attempt.transport_protocol, timeout, attempt.connect_failed)
         )
+
+    def _told(self, backend: Backend, failed: Callable[[Failure], None]) -> Callable[[Failure], None]:
+        """Also tell the operator what clients are told, but not for each of them."""
+
+        def tell(reason: Failure) -> None:
+            sentence, now = str(reason.value), self._reactor.seconds()
+            before, moment = self._complaints.get(backend.address, ("", now))
+            if sentence != before or now - moment >= _COMPLAIN_AGAIN_SECONDS:
+                if len(self._complaints) >= _MAX_COMPLAINTS:
+                    self._complaints.clear()
+                self._complaints[backend.address] = sentence, now
+                _log.warn("backend {address}: {sentence}", address=backend.address, sentence=sentence)
+            failed(reason)
+
+        return tell
 
     def _connect(
         self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]

@@ -8,20 +8,28 @@ its domains already.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from scalingo_proxy.model import App, AppState, Backend, split_backend_address
+from scalingo_proxy.model import App, AppState
+from scalingo_proxy.resolvers.backend_record import (
+    authorities,
+    authorities_or_file,
+    backend,
+    backend_record,
+    backend_tls,
+    backend_tls_findings,
+)
 from scalingo_proxy.resolvers.strict_tables import (
     A_YEAR,
     Finding,
     Reader,
     Refused,
     TableReader,
+    double_quoted,
     flag,
     list_of,
     network,
@@ -33,7 +41,6 @@ from scalingo_proxy.resolvers.strict_tables import (
 )
 from scalingo_proxy.routing.balancers import BALANCERS
 from scalingo_proxy.routing.table import normalise_domain
-from scalingo_proxy.wire.authorities import is_pem, read_authorities
 
 __all__ = [
     "HEALTH",
@@ -73,7 +80,7 @@ def record_from_app(app: App) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": app.name,
         "domains": list(app.domains),
-        "backends": [_backend_record(backend) for backend in app.backends],
+        "backends": [backend_record(item) for item in app.backends],
         "state": app.state.value,
     }
     for field in attrs.fields(App):
@@ -114,7 +121,7 @@ def read_app_record(
     if isinstance(record, Mapping):
         findings += _name_findings(record, given, name)
         findings += _canonical_findings(record, given)
-        findings += _backend_tls_findings(given)
+        findings += backend_tls_findings(given)
         given["name"] = given.get("name", name)
         overrides = given.get("quarantine", {})
         findings += [finding.below(("quarantine",)) for finding in quarantine_findings(overrides)]
@@ -141,7 +148,6 @@ def quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
 # -- readers -------------------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*")
 _PROBE_PATH = re.compile(r"(/[!-~]*)?")
 _MEBIBYTE = 1 << 20
 
@@ -187,114 +193,11 @@ def _domain(value: Any) -> str:
     try:
         return normalise_domain(written)
     except ValueError as error:
-        raise ValueError(_double_quoted(error, written)) from None
+        raise ValueError(double_quoted(error, written)) from None
 
 
 def _canonical(value: Any) -> str:
     return _domain(value) if text(value) else ""
-
-
-def _backend_tls_findings(given: Mapping[str, Any]) -> list[Finding]:
-    """What is wrong between the backends and how their TLS is spoken of."""
-    backends = given.get("backends", ())
-    if given.get("tls") == "passthrough":
-        # Its TLS is the client's: nobody here could speak it a second time.
-        sentence = 'is asked over TLS, but the app has tls = "passthrough"; write HOST:PORT'
-        return [
-            Finding(("backends", index), f"{shown(backend.address)} {sentence}")
-            for index, backend in enumerate(backends)
-            if backend.tls
-        ]
-    if given.get("backend_tls") and backends and not any(backend.tls for backend in backends):
-        # Whoever writes this expects TLS; plain requests would be a nasty surprise.
-        return [Finding(("backend_tls",), "is for backends written https://HOST:PORT, and there is none")]
-    return []
-
-
-def _address(value: Any) -> tuple[str, int, bool]:
-    """Host and port of a backend, in the one way of writing them, and whether it speaks TLS."""
-    written = text(value)
-    try:
-        host, port, tls = split_backend_address(written)
-    except ValueError as error:
-        raise ValueError(_double_quoted(error, written)) from None
-    return _host(host, written), port, tls
-
-
-def _host(host: str, written: str) -> str:
-    """A host name or an address, without brackets, as it is compared."""
-    if ":" in host:
-        return host
-    host = host.lower()
-    if len(host) > 253 or not _HOST_NAME.fullmatch(host):
-        raise ValueError(f"{shown(written)} has no valid host name or address")
-    if host.rpartition(".")[2].isdigit() and not _is_ipv4(host):
-        # No top-level domain is a number, so it was meant as an address (WHATWG URL, "ends in a number").
-        raise ValueError(f"{shown(written)} has no valid IPv4 address")
-    return host
-
-
-def _certificate_name(value: Any) -> str:
-    """The name that a certificate must have: one name, or one address."""
-    written = text(value)
-    if "*" in written:
-        raise ValueError(f"{shown(written)} is a wildcard; write the one name that is asked for")
-    try:
-        return str(ipaddress.ip_address(written.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        return _host(written, written) if written else ""
-
-
-def _authorities(value: Any) -> str:
-    """Certificates in PEM, or nothing for the trust store of the system."""
-    written = text(value)
-    if not written:
-        return ""
-    if not is_pem(written):
-        raise ValueError(
-            f"{shown(written)} is not PEM text (-----BEGIN CERTIFICATE-----); "
-            "only a configuration file may name a file"
-        )
-    read_authorities(written)
-    return written
-
-
-def _authorities_or_file(value: Any) -> str:
-    """Certificates in PEM, or the name of a file that somebody else reads."""
-    written = text(value)
-    if is_pem(written):
-        return _authorities(written)
-    if "\0" in written:
-        raise ValueError("must be the name of a file, or PEM text")
-    return written
-
-
-def _double_quoted(error: ValueError, written: str) -> str:
-    """The sentence with the text quoted as TOML and JSON quote it."""
-    return str(error).replace(repr(written), shown(written))
-
-
-def _is_ipv4(host: str) -> bool:
-    parts = host.split(".")
-    return len(parts) == 4 and all(
-        part.isdigit() and int(part) < 256 and str(int(part)) == part for part in parts
-    )
-
-
-def _backend(value: Any) -> Backend:
-    """``"HOST:PORT"``, ``"https://HOST:PORT"`` or ``{"address": "HOST:PORT", "weight": 3}``."""
-    if isinstance(value, Mapping):
-        given = _BACKEND(value)
-        host, port, tls = given["address"]
-        return Backend(host, port, given.get("weight", 1), tls)
-    host, port, tls = _address(value)
-    return Backend(host, port, tls=tls)
-
-
-def _backend_tls(authorities: Reader) -> Reader:
-    """A reader of ``backend_tls``; what is empty is left out, as it means nothing."""
-    read = TableReader({"ca": authorities, "name": _certificate_name})
-    return lambda value: {key: item for key, item in read(value).items() if item}
 
 
 def _certificate(value: Any) -> Any:
@@ -375,7 +278,6 @@ HEALTH = TableReader(
 #: The keys of ``[quarantine]``.
 QUARANTINE = TableReader({"first": _seconds, "max": _seconds})
 
-_BACKEND = TableReader({"address": _address, "weight": whole_number(1, 100)}, required=("address",))
 _CERTIFICATE = TableReader({"cert": text, "key": text}, required=("cert", "key"))
 _RATE_LIMIT = TableReader(
     {"requests": whole_number(1, 1_000_000_000), "per": _seconds, "burst": whole_number(0, 1_000_000_000)},
@@ -387,7 +289,7 @@ _APP = TableReader(
     {
         "name": _name,
         "domains": _distinct(list_of(_domain, "domains"), str),
-        "backends": _distinct(list_of(_backend, "backends"), lambda backend: backend.address),
+        "backends": _distinct(list_of(backend, "backends"), lambda item: item.address),
         "tls": one_of(("terminate", "passthrough")),
         "force_https": flag,
         "canonical": _canonical,
@@ -395,7 +297,7 @@ _APP = TableReader(
         "state": one_of(tuple(state.value for state in AppState)),
         "certificate": _certificate,
         "send_proxy": one_of(("", "v1", "v2")),
-        "backend_tls": _backend_tls(_authorities),
+        "backend_tls": backend_tls(authorities),
         "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
         "rate_limit": _rate_limit,
         "access": TableReader({"deny": _NETWORKS, "allow": _NETWORKS}),
@@ -406,16 +308,10 @@ _APP = TableReader(
     }
 )
 #: The same where it may name files.
-_APP_IN_A_FILE = TableReader({**_APP.fields, "backend_tls": _backend_tls(_authorities_or_file)})
+_APP_IN_A_FILE = TableReader({**_APP.fields, "backend_tls": backend_tls(authorities_or_file)})
 
 
 # -- writing -------------------------------------------------------------------
-
-
-def _backend_record(backend: Backend) -> Any:
-    if backend.weight == 1:
-        return backend.address
-    return {"address": backend.address, "weight": backend.weight}
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "TableListReader",
     "TableReader",
     "did_you_mean",
+    "double_quoted",
     "findings_of",
     "flag",
     "list_of",
@@ -120,6 +121,11 @@ def shown(value: Any) -> str:
         written = json.dumps(value, ensure_ascii=False)
         return written if len(written) <= 80 else f"{written[:77]}..."
     return "nothing" if value is None else str(value)
+
+
+def double_quoted(error: ValueError, written: str) -> str:
+    """The sentence with the text quoted as TOML and JSON quote it."""
+    return str(error).replace(repr(written), shown(written))
 
 
 # -- readers of single values ---------------------------------------------------

@@ -29,6 +29,11 @@ from tests.integration.servers import SocketServer, read_head
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 _GET = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n"
+_SWITCH = (
+    b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+_SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 class _Client(Protocol):
@@ -145,16 +150,8 @@ class _HTTPSTestCase(TestCase):
         await self.port.stopListening()
         await self.factory.drain(5.0)
         self.factory.env.connections.close_all_idle()
-        closed: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if self.factory.env.connections.open_count:
-                self.reactor.callLater(0.01, look)
-            else:
-                closed.callback(None)
-
-        look()
-        await closed
+        while self.factory.env.connections.open_count:
+            await self.turn()
 
     def _end(self) -> Deferred[None]:
         return ensureDeferred(self._stop())
@@ -186,6 +183,12 @@ class _HTTPSTestCase(TestCase):
         client = await self.client()
         client.transport.write(words)
         return await client.until()
+
+    def turn(self) -> Deferred[None]:
+        """A moment in which the server's thread may run."""
+        turn: Deferred[None] = Deferred()
+        self.reactor.callLater(0.01, turn.callback, None)
+        return turn
 
     def assert_refused(self, answer: bytes, sentence: str) -> None:
         """The answer is a 502 that says why, and no backend saw anything."""
@@ -346,16 +349,11 @@ class HandshakeTests(_HTTPSTestCase):
         client = await self.client()
         client.transport.write(_GET)
         while not server.connections:
-            await self._turn()
+            await self.turn()
         client.transport.loseConnection()
         while not closed.is_set():
-            await self._turn()
+            await self.turn()
         self.assertEqual([record.code for record in self.observer.all], ["client-closed"])
-
-    def _turn(self) -> Deferred[None]:
-        turn: Deferred[None] = Deferred()
-        self.reactor.callLater(0.01, turn.callback, None)
-        return turn
 
     async def test_next_backend(self) -> None:
         """A backend that cannot be verified is passed over, for a POST as well."""
@@ -419,9 +417,7 @@ class ExchangeTests(_HTTPSTestCase):
 
         self.app(self.server(serve=echo).url)
         body = os.urandom(1000) * (size // 1000)
-        words = (
-            b"POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
-        )
+        words = b"POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
         answer = await self.ask(words + body)
         self.assertTrue(answer.partition(b"\r\n\r\n")[2] == body)
 
@@ -440,25 +436,36 @@ class ExchangeTests(_HTTPSTestCase):
 
     async def test_truncation(self) -> None:
         """TCP that ends without a word of TLS is a broken end: somebody may have cut the body."""
-        for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):
+        await self._truncated(lambda connection: connection.shutdown(socket.SHUT_RDWR))
 
-            def serve(connection: ssl.SSLSocket, linger: bytes = linger) -> None:
-                read_head(connection)
-                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\npart")
-                released.wait(30)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                connection.shutdown(socket.SHUT_RDWR) if linger == bytes(8) else connection.close()
+    async def test_reset(self) -> None:
+        """So is a reset."""
 
-            released = threading.Event()
-            self.addCleanup(released.set)
-            self.app(self.server(serve=serve).url)
-            client = await self.client()
-            client.transport.write(_GET)
-            await client.until(lambda received: b"part" in received)
-            released.set()
-            answer = await client.until()
-            self.assertFalse(answer.endswith(b"0\r\n\r\n"), answer)
-            self.assertEqual(self.observer.all[-1].code, "backend-closed")
+        def reset(connection: ssl.SSLSocket) -> None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        await self._truncated(reset)
+
+    async def _truncated(self, end: Callable[[ssl.SSLSocket], None]) -> None:
+        """See that a body without a length is not whole when the connection ends by *end*."""
+        released = threading.Event()
+        self.addCleanup(released.set)
+
+        def serve(connection: ssl.SSLSocket) -> None:
+            read_head(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\npart")
+            released.wait(30)
+            end(connection)
+
+        self.app(self.server(serve=serve).url)
+        client = await self.client()
+        client.transport.write(_GET)
+        await client.until(lambda received: b"part" in received)
+        released.set()
+        answer = await client.until()
+        self.assertFalse(answer.endswith(b"0\r\n\r\n"), answer)
+        self.assertEqual(self.observer.all[-1].code, "backend-closed")
 
     async def test_closed_without_an_answer(self) -> None:
         """A server that closes in order but does not answer has failed the request."""
@@ -471,9 +478,7 @@ class ExchangeTests(_HTTPSTestCase):
 
         def serve(connection: ssl.SSLSocket) -> None:
             read_head(connection)
-            connection.sendall(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-            )
+            connection.sendall(_SWITCHED)
             while data := connection.recv(65536):
                 connection.sendall(data.upper())
                 if data == b"bye":
@@ -482,9 +487,7 @@ class ExchangeTests(_HTTPSTestCase):
 
         self.app(self.server(serve=serve).url)
         client = await self.client()
-        client.transport.write(
-            b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        )
+        client.transport.write(_SWITCH)
         await client.until(lambda received: received.endswith(b"\r\n\r\n"))
         client.transport.write(b"ping")
         await client.until(lambda received: received.endswith(b"PING"))
@@ -498,9 +501,7 @@ class ExchangeTests(_HTTPSTestCase):
 
         def serve(connection: ssl.SSLSocket) -> None:
             read_head(connection)
-            connection.sendall(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-            )
+            connection.sendall(_SWITCHED)
             try:
                 ends.append(connection.recv(65536))
             finally:
@@ -508,14 +509,10 @@ class ExchangeTests(_HTTPSTestCase):
 
         self.app(self.server(serve=serve).url)
         client = await self.client()
-        client.transport.write(
-            b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        )
+        client.transport.write(_SWITCH)
         await client.until(lambda received: received.endswith(b"\r\n\r\n"))
         client.transport.loseConnection()
         await client.until()
         while not over.is_set():
-            turn: Deferred[None] = Deferred()
-            self.reactor.callLater(0.01, turn.callback, None)
-            await turn
+            await self.turn()
         self.assertEqual(ends, [b""])
