@@ -14,68 +14,39 @@ from h2.events import DataReceived, RequestReceived, TrailersReceived
 
 from scalingo_proxy.errors import BadRequest, BodyTooLarge, ProxyError
 from scalingo_proxy.model import Record
-from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.exchange import Exchange
-from scalingo_proxy.protocols.http2_flow import Incoming, Outgoing
+from scalingo_proxy.protocols.http2_flow import Incoming
+from scalingo_proxy.protocols.http2_responder import HTTP2Responder
 from scalingo_proxy.protocols.http2_stream_transport import HTTP2StreamTransport
-from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.protocols.relay import RelayEnd
-from scalingo_proxy.wire.error_answer import ErrorAnswer, wants_json
-from scalingo_proxy.wire.grammar import Fields, FramingError
+from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
-from scalingo_proxy.wire.http2_head import (
-    http2_request_head,
-    http2_response_fields,
-    http2_trailers,
-    trailers_for_http2,
-)
+from scalingo_proxy.wire.http2_head import http2_request_head, http2_trailers
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 
 __all__ = ["HTTP2Stream"]
 
-#: No stream sends more than this before another one has its turn.
-_TURN_BYTES = 16384
 
-#: A response that has shrunk to this is asked to go on.
-_LOW_WATER_BYTES = 16384
-
-#: A client is slow, and not gone, when it takes so much in ``idle`` seconds.
-_PROGRESS_BYTES = 1024
-
-
-class HTTP2Stream(Timed):
+class HTTP2Stream(HTTP2Responder):
     """The client's side of one exchange over HTTP/2.
 
-    :ivar id: the number of the stream.
-    :ivar out: the response that waits for its window and its turn.
-    :ivar is_ready: it stands in the connection's line of those with something to send.
+    :param frontend: the connection it belongs to.
+    :param stream_id: its number.
     """
 
     def __init__(self, frontend: HTTP2Frontend, stream_id: int) -> None:
-        self.id = stream_id
-        self.timed: Timed = self
-        self.out = Outgoing()
-        self.is_ready = False
+        super().__init__(frontend, stream_id)
         self._frontend = frontend
         self._env = frontend.env
-        self._connection = frontend.connection
         self._in = Incoming(-1)
-        self._head: RequestHead | None = None
-        self._is_websocket = False
-        self._exchange: Exchange | None = None
-        self._relay_end: RelayEnd | None = None
         self._input_over = False
-        self._end_sent = False
+        self._is_websocket = False
         self._is_tunnel = False
-        self._closing = False  # a tunnel that reads no more
-        self._closed = False
+        self._reads_no_more = False
         self._is_over = False
-        self._source_paused = False
-        self._sent_before = 0
-        self._progress: SendProgress | None = None
 
     # -- the request ---------------------------------------------------------
 
@@ -93,9 +64,10 @@ class HTTP2Stream(Timed):
             self._conclude()
             return
         except ProxyError as error:
-            frontend.refused(error, record)
+            record.request_id = self._env.request_ids()
             self._answer(error, record, False, (b":method", b"HEAD") not in request.headers)
-            self._conclude()
+            frontend.refused(error, record)
+            self._rest()
             return
         frontend.describe(record, head)
         self._head = head
@@ -199,65 +171,6 @@ class HTTP2Stream(Timed):
         if count:
             self._frontend.give_back(count, self.id)
 
-    # -- the response: called by the exchange --------------------------------
-
-    def send_informational(self, head: ResponseHead) -> None:
-        """Relay a 1xx response other than 101."""
-        self._send_head(head.status, head.fields)
-        self._wake()
-
-    def start_response(self, head: ResponseHead, payload: bytes) -> None:
-        """Begin the response; more payload follows."""
-        self._send_head(head.status, head.fields)
-        self.send_payload(payload)
-
-    def send_payload(self, payload: bytes) -> None:
-        """Relay a piece of the response body."""
-        if self._closed:
-            return
-        self.out.add(payload)
-        self._frontend.pending += len(payload)
-        self._wake()
-        if self.out.size > self._frontend.high_water and not self._source_paused:
-            self._source_paused = True
-            if self._relay_end is not None:
-                self._relay_end.pause_peer()
-            elif self._exchange is not None:
-                self._exchange.pause_response()
-
-    def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
-        """Relay a response that is complete already."""
-        self._send_head(head.status, head.fields)
-        self.end_response(payload, trailers)
-
-    def end_response(self, payload: bytes, trailers: Fields) -> None:
-        """Relay the last piece."""
-        if self._closed:
-            return
-        out = self.out
-        out.add(payload)
-        self._frontend.pending += len(payload)
-        out.trailers = trailers_for_http2(trailers) if trailers else trailers
-        out.ended = True
-        self._wake()
-
-    def send_error(self, error: ProxyError) -> None:
-        """Answer with an error of ours; nothing was sent before."""
-        head, exchange = self._head, self._exchange
-        assert head is not None and exchange is not None
-        self._answer(error, exchange.record, wants_json(head.fields), head.method != b"HEAD")
-
-    def _answer(self, error: ProxyError, record: Record, as_json: bool, with_body: bool) -> None:
-        answer = ErrorAnswer(error, record.request_id, as_json)
-        body = answer.body if with_body else b""
-        record.bytes_out = len(body)
-        self._send_head(answer.status, answer.fields)
-        self.end_response(body, [])
-
-    def break_response(self) -> None:
-        """Cut the response that has begun, so that it cannot be taken for complete."""
-        self.reset(ErrorCodes.INTERNAL_ERROR)
-
     def switch(self, head: ResponseHead) -> HTTP2StreamTransport:
         """Accept the WebSocket as HTTP/2 does (RFC 8441 §5) and give the client's end of the tunnel."""
         self._frontend.tunnel_opened()
@@ -278,71 +191,19 @@ class HTTP2Stream(Timed):
             self._frontend.tunnel_closed()
         self._exchange = self._relay_end = None
         self._in.take()
+        self._rest()
+
+    def _rest(self) -> None:
+        """What is left is to send what waits."""
         if not self._closed and not self._end_sent:
             self._wait_for_client()
-        self._conclude()
-
-    def _send_head(self, status: int, fields: Fields) -> None:
-        if not self._closed:
-            self.out.heads.append(http2_response_fields(status, fields))
-
-    def _wake(self) -> None:
-        if not self._closed:
-            self._frontend.wake(self)
-
-    # -- the response: called by the connection ------------------------------
-
-    def send_turn(self) -> bool:
-        """Send what one turn allows; whether another one could send more."""
-        out, connection = self.out, self._connection
-        while out.heads:
-            fields = out.heads.pop(0)
-            is_last = out.ended and not (out.heads or out.size or out.trailers)
-            connection.send_headers(self.id, fields, end_stream=is_last)
-            if is_last:
-                self._end_was_sent()
-                return False
-        if out.size:
-            window = connection.local_flow_control_window(self.id)
-            if window <= 0:
-                return False
-            self._send_data(min(window, _TURN_BYTES), window)
-        elif out.ended and not self._end_sent:
-            if out.trailers:
-                connection.send_headers(self.id, out.trailers, end_stream=True)
-            else:
-                connection.end_stream(self.id)
-            self._end_was_sent()
-        return out.size > 0 or (out.ended and not self._end_sent and not self._closed)
-
-    def _send_data(self, most: int, window: int) -> None:
-        out = self.out
-        part = out.take(most)
-        self._frontend.pending -= len(part)
-        is_last = out.ended and not (out.size or out.trailers)
-        self._connection.send_data(self.id, part, end_stream=is_last)
-        if len(part) < window:
-            self._frontend.sent_freely(len(part))
-        if is_last:
-            self._end_was_sent()
-        elif self._source_paused and out.size <= min(_LOW_WATER_BYTES, self._frontend.high_water):
-            self._source_paused = False
-            if self._relay_end is not None:
-                self._relay_end.resume_peer()
-            elif self._exchange is not None:
-                self._exchange.resume_response()
-
-    def _end_was_sent(self) -> None:
-        self._end_sent = True
-        if self._relay_end is not None:
-            self._close_tunnel()
         self._conclude()
 
     # -- tunnels -------------------------------------------------------------
 
     def end_output(self, closing: bool) -> None:
         """The tunnel sends nothing more; *closing*: it takes nothing more either."""
-        self._closing = self._closing or closing
+        self._reads_no_more = self._reads_no_more or closing
         if not self._closed:
             self.out.ended = True
             if self._end_sent:
@@ -360,25 +221,20 @@ class HTTP2Stream(Timed):
     def _close_tunnel(self) -> None:
         """Tell the tunnel that the client's side is gone, once both directions are."""
         end = self._relay_end
-        if end is None or not self._end_sent or not (self._input_over or self._closing):
+        if end is None or not self._end_sent or not (self._input_over or self._reads_no_more):
             return
         if not self._in.ended:
             self.reset(ErrorCodes.NO_ERROR)
         self._closed = True
         end.connection_lost()
 
+    def _end_was_sent(self) -> None:
+        self._end_sent = True
+        if self._relay_end is not None:
+            self._close_tunnel()
+        self._conclude()
+
     # -- ends ----------------------------------------------------------------
-
-    def reset(self, error_code: ErrorCodes) -> None:
-        """End the stream at once; what waits is dropped."""
-        if not self._closed:
-            self._drop()
-            self._frontend.reset(self.id, error_code)
-
-    def _drop(self) -> None:
-        self._closed = True
-        self._frontend.pending -= self.out.size
-        self.out.clear()
 
     def lost(self) -> None:
         """The client has reset the stream, or is gone altogether."""
@@ -430,18 +286,6 @@ class HTTP2Stream(Timed):
     def _wait_for_client(self) -> None:
         env = self._env
         env.deadlines.set(self, env.seconds() + env.timeouts.idle)
-
-    def _client_is_slow(self) -> bool:
-        """Whether the client takes what waits for it, if only little by little."""
-        out = self.out
-        moved, self._sent_before = out.sent - self._sent_before, out.sent
-        if not out.size:
-            return False
-        if moved >= _PROGRESS_BYTES:
-            return True
-        if self._progress is None:
-            self._progress = SendProgress()
-        return self._frontend.is_paused and self._progress.has_moved(self._frontend.transport)
 
     def _conclude(self) -> None:
         """Leave the connection, if there is nothing left to do."""

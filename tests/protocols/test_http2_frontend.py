@@ -106,7 +106,8 @@ class RequestTests(HTTP2TestCase):
         for size in range(1, 6):
             world.settle()
             self.assertEqual(len(stream.body), size)
-            client.h2.increment_flow_control_window(1, stream.id)
-            client.flush()
+            if size < 5:
+                client.h2.increment_flow_control_window(1, stream.id)
+                client.flush()
         world.run_until(lambda: stream.ended)
         self.assertEqual((bytes(stream.body), stream.pieces), (b"hello", [1] * 5))

@@ -1,0 +1,226 @@
+"""How an HTTP/2 connection of a client ends: idle, drained, cut, or sent away.
+
+Knows when a connection has nothing left to do and what is said last on it.
+What comes in, and what the streams do, is the business of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from h2.errors import ErrorCodes
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
+from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.http2_limits import Kind
+from scalingo_proxy.protocols.http2_sender import HTTP2Sender
+from scalingo_proxy.protocols.http2_stream import HTTP2Stream
+from scalingo_proxy.protocols.progress import SendProgress
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
+
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.factories import HTTPProxyFactory
+
+__all__ = ["LINGER_BYTES", "HTTP2Ending"]
+
+_log = Logger()
+
+#: After the last GOAWAY what still comes is thrown away for so long and so many
+#: bytes; closing at once would reset the connection and take the GOAWAY with it.
+_LINGER_SECONDS = 2.0
+LINGER_BYTES = 4 * 1024 * 1024
+
+
+class HTTP2Ending(HTTP2Sender):
+    """Closes, in order where that is possible.
+
+    :param factory: what all connections of this door share.
+    :ivar identity: who the client is.
+    """
+
+    identity: ClientIdentity
+
+    def __init__(self, factory: HTTPProxyFactory) -> None:
+        super().__init__(factory.env.limits.head_bytes)
+        self.env = factory.env
+        self._factory = factory
+        self._leaving = False
+        self._lost = False
+        self._lingered = 0
+        self._idle_until = 0.0
+        self._waits_for_rest = False
+        self._progress = SendProgress()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closed = self._lost = True
+        self.env.deadlines.forget(self)
+        if self._streams:
+            self._lose_streams()
+        else:
+            self._account()
+
+    def _account(self) -> None:
+        """Nothing is left of this connection, the backends' ends of tunnels included."""
+        self._factory.frontend_closed(self, "h2")
+
+    # -- what is told ---------------------------------------------------------
+
+    def new_record(self) -> Record:
+        """The record of a request that begins now."""
+        env = self.env
+        record = Record(env.seconds(), env.wall_clock(), self.identity.peer, self._factory.listener)
+        record.protocol = "h2"
+        record.tls = self.identity.tls
+        return record
+
+    def refused(self, error: ProxyError, record: Record) -> None:
+        """Tell of what never became an exchange."""
+        record.status, record.code = error.status, error.code
+        if record.request_id == "-":
+            record.request_id = self.env.request_ids()
+        record.finished_at = self.env.seconds()
+        self.env.finished(record)
+
+    # -- when nothing is left to do -------------------------------------------
+
+    def stream_over(self, stream: HTTP2Stream) -> None:
+        """Nothing is left to do for *stream*."""
+        del self._streams[stream.id]
+        self._parked.pop(stream.id, None)
+        if self._streams:
+            return
+        if self._lost:
+            self._account()
+        elif self._closed:
+            return
+        elif self._leaving:
+            self._close()
+        else:
+            env = self.env
+            self._idle_until = env.seconds() + env.timeouts.keep_alive
+            env.deadlines.set(self, self._idle_until)
+
+    def stalled(self, stream: HTTP2Stream) -> None:
+        """The client did not take the end of a response in time."""
+        stream.reset(ErrorCodes.CANCEL)
+        self._note_provoked(1)
+
+    def deadline_reached(self) -> None:
+        """Nothing came, or not the rest of it."""
+        if self._closed:
+            if self._progress.has_moved(self.transport):
+                env = self.env
+                env.deadlines.set(self, env.seconds() + env.timeouts.idle)
+            else:
+                self.transport.abortConnection()
+            return
+        if self._waits_for_rest:
+            self._tell(RequestTimeout("the request head did not arrive in time"))
+        self.connection.say_goodbye()
+        self._close()
+
+    def _watch_the_rest(self) -> None:
+        """Half a frame or half a header block must not wait for as long as none."""
+        env = self.env
+        waits = not self.connection.frames.is_between_frames
+        if waits is not self._waits_for_rest:
+            self._waits_for_rest = waits
+            until = min(self._idle_until, env.seconds() + env.timeouts.request_head)
+            env.deadlines.set(self, until if waits else self._idle_until)
+
+    def drain(self) -> None:
+        """The proxy stops: take no new streams, and close when those under way are over."""
+        if self._closed or self._leaving:
+            return
+        self._leaving = True
+        self.connection.say_goodbye()
+        if self._streams:
+            self._work()
+        else:
+            self._close()
+
+    def cut(self) -> None:
+        """The proxy stops and waits no longer."""
+        if self._closed:
+            self.transport.abortConnection()
+            return
+        for stream in list(self._streams.values()):
+            self._hand(stream, stream.cut)
+        self._closed = True
+        self._lose_streams()
+        if self.is_paused:
+            self.transport.abortConnection()
+        else:
+            self._linger()
+
+    # -- when there is more to do than there should be -------------------------
+
+    def _stopped_reading(self) -> None:
+        self._tell(BadRequest("the client does not read what it asks for"))
+        self._closed = True
+        self._lose_streams()
+        self.transport.abortConnection()
+
+    def _note_provoked(self, count: int) -> None:
+        if self._leaving:
+            return
+        for _ in range(count):
+            if not self._closed and not self._floods.admits(Kind.PROVOKED_RESET, self.env.seconds()):
+                self._send_away(Kind.PROVOKED_RESET)
+
+    def _send_away(self, kind: Kind) -> None:
+        """The client makes us work for nothing."""
+        if not self._closed:
+            self.connection.give_up(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._give_up(BadRequest(f"too many frames of the kind: {kind.value}"))
+
+    def _give_up(self, error: ProxyError) -> None:
+        """The last GOAWAY is prepared: send it, read no more, and close."""
+        self._tell(error)
+        self.transport.write(self.connection.data_to_send())
+        self._closed = True
+        self._lose_streams()
+        self._linger()
+
+    # -- closing -----------------------------------------------------------------
+
+    def _tell(self, error: ProxyError) -> None:
+        self.refused(error, self.new_record())
+
+    def _lose_streams(self) -> None:
+        for stream in list(self._streams.values()):
+            self._hand(stream, stream.lost)
+
+    def _close(self) -> None:
+        """Close once what is written has gone out."""
+        if self._closed:
+            return
+        env, transport = self.env, self.transport
+        self._flush()
+        self._closed = True
+        transport.unregisterProducer()
+        env.deadlines.set(self, env.seconds() + env.timeouts.idle)
+        transport.loseConnection()
+
+    def _linger(self) -> None:
+        """Close after a last word to a client that may still be sending."""
+        env, transport = self.env, self.transport
+        transport.unregisterProducer()
+        env.deadlines.set(self, env.seconds() + _LINGER_SECONDS)
+        if ISSLTransport.providedBy(transport) or not hasattr(transport, "loseWriteConnection"):
+            transport.loseConnection()  # which lingers by itself
+        else:
+            transport.loseWriteConnection()
+
+    def _hand(self, stream: HTTP2Stream, handle: Callable[..., None], *args: Any) -> None:
+        """Let *stream* handle something; its bug costs no other stream."""
+        try:
+            handle(*args)
+        except Exception:
+            _log.failure("stream {stream_id} was mishandled", stream_id=stream.id)
+            stream.broke()
