@@ -137,6 +137,7 @@ class MemorySocket:
 
     def _reset(self) -> None:
         self._to_send.clear()
+        self._fin_sent = True  # nothing follows a reset
         if not self._saw_reset:
             self._launch(_Segment.RST)
 

@@ -68,6 +68,19 @@ class ConnectedPairTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual((self.far.count, self.far.ended_with), (1000, ConnectionLost))
 
+    def test_nothing_follows_a_reset(self) -> None:
+        """Closing over unread bytes drops what was not sent yet; no FIN makes the rest look whole."""
+        connected_pair(self.clock, self.near, self.far, buffer_bytes=1000)
+        self.near.transport.pauseProducing()
+        self.far.transport.pauseProducing()
+        self.far.transport.write(b"never read")
+        self.near.transport.write(bytes(2000))
+        self.near.transport.loseConnection()
+        self.clock.advance(0)
+        self.far.transport.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual((self.far.count, self.far.ended_with), (1000, ConnectionLost))
+
     def cuts(self, seed: int) -> list[int]:
         """The sizes in which the same bytes arrive for *seed*."""
         far = Recorder()
