@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TopologyChange,
     )
     from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
+    from scalingo_proxy.protocols.tls_passthrough_factory import TLSPassthroughFactory
     from scalingo_proxy.resolvers.chain import ChainResolver
     from scalingo_proxy.resolvers.memory import MemoryResolver
     from scalingo_proxy.version import VERSION
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryResolver",
     "Route",
     "RouteQuery",
+    "TLSPassthroughFactory",
     "Timeouts",
     "TopologyChange",
     "make_environment",
@@ -66,6 +68,7 @@ _HOMES = {
     "interfaces": "IBalancer IObserver IResolver IRouteFeed",
     "model": "App AppState Backend Limits Route RouteQuery Timeouts TopologyChange",
     "protocols.factories": "HTTPProxyFactory make_environment",
+    "protocols.tls_passthrough_factory": "TLSPassthroughFactory",
     "resolvers.chain": "ChainResolver",
     "resolvers.memory": "MemoryResolver",
     "version": "VERSION",
