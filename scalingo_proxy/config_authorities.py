@@ -66,6 +66,6 @@ def _text_in(path: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError("is not PEM text (DER can be converted with openssl x509 -inform der)") from None
+        raise ValueError("is not PEM text (convert DER with openssl x509 -inform der)") from None
     read_authorities(text)
     return text

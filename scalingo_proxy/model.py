@@ -78,12 +78,12 @@ def split_backend_address(text: str) -> tuple[str, int, bool]:
         raise ValueError(f"{text!r} is neither host:port nor begins with http:// or https://")
     if "/" in rest or "?" in rest or "#" in rest or "@" in rest:
         raise ValueError(f"{text!r} says more than where to connect (expected {scheme}://host:port)")
-    if scheme == "https" and (rest.endswith("]") or ":" not in rest):
-        rest += ":443"
+    has_port = rest.rpartition("]")[2].count(":") == 1
+    complete = f"{rest}:443" if scheme == "https" and not has_port else rest
     try:
-        return *split_host_port(rest), scheme == "https"
+        return *split_host_port(complete), scheme == "https"
     except ValueError as error:
-        raise ValueError(str(error).replace(repr(rest), repr(text))) from None
+        raise ValueError(str(error).replace(repr(complete), repr(text))) from None
 
 
 @attrs.frozen

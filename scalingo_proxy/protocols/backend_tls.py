@@ -64,12 +64,16 @@ class BackendTLSTransport(TLSMemoryBIOProtocol):
         self._expectation = expectation
         self._judged = judged
         self._has_ended = False
+        #: Sent before the handshake, in clear.
+        self.preface = b""
 
     def makeConnection(self, transport: Any) -> None:
         """Begin the handshake."""
         self._tlsConnection = self._expectation.begin(self, self._judged)
         self._appSendBuffer: list[bytes] = []
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
+        if self.preface:
+            transport.write(self.preface)
         self._checkHandshakeStatus()  # type: ignore[no-untyped-call]
 
     def getHandle(self) -> Any:
@@ -108,7 +112,8 @@ class TLSAttempt(Protocol):
 
     :ivar transport_protocol: what is to be connected over TCP.
 
-    :param protocol: told of the connection when it is proven to be the right one.
+    :param protocol: told of the connection when it is proven to be the right one;
+        its ``preface``, if it has one, goes before the handshake.
     :param timeout: seconds for all of it, from now.
     :param failed: told of everything else.
     """
@@ -124,6 +129,7 @@ class TLSAttempt(Protocol):
         failed: Callable[[Failure], None],
     ) -> None:
         self.transport_protocol = BackendTLSTransport(expectation, self, self._judged)
+        self.transport_protocol.preface = getattr(protocol, "preface", b"")
         self._protocol = protocol
         self._failed: Callable[[Failure], None] | None = failed
         self._complaint: str | None = None
@@ -140,9 +146,10 @@ class TLSAttempt(Protocol):
         self._end(reason)
 
     def abandon(self) -> None:
-        """Nobody wants the connection any more."""
-        self._failed = None
-        self._stop()
+        """Nobody wants the connection any more; means nothing once it was handed over."""
+        if self._failed is not None:
+            self._failed = None
+            self._stop()
 
     # -- called by the transport ---------------------------------------------
 

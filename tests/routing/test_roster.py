@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.model import Backend
+from scalingo_proxy.model import Backend, BackendTrust
 from scalingo_proxy.routing.members import Drain, Membership
 from scalingo_proxy.routing.roster import Roster
 
@@ -49,6 +49,23 @@ class RosterTests(SynchronousTestCase):
         """An address that is listed twice is one member, as it was listed first."""
         self.roster.replace([Backend("a", 1, 2), Backend("a", 1, 9)], 50, 1.0)
         self.assertEqual([2], [member.weight for member in self.roster.members])
+
+    def test_with_and_without_tls(self) -> None:
+        """The same address with TLS is another member."""
+        self.replace("a:443", "https://a:443")
+        plain, secret = self.roster.members
+        _, drain = self.replace("https://a:443")
+        self.assertEqual(((plain,), (secret,)), (drain.members, self.roster.members))
+
+    def test_another_rule(self) -> None:
+        """A backend that is verified by another rule is another member; the old one drains."""
+        self.replace("https://a:443")
+        former = self.roster.members
+        changed, drain = self.roster.replace(
+            [Backend("a", 443, tls=True, trust=BackendTrust(name="b"))], 50, 2.0
+        )
+        self.assertEqual((True, former), (changed, drain.members))
+        self.assertNotEqual(former, self.roster.members)
 
     def test_idle_members_go_at_once(self) -> None:
         """A member without a request drains and is gone in one step."""
