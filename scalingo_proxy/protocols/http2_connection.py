@@ -182,7 +182,12 @@ class EdgeConnection(H2Connection):
             if frame.depends_on == frame.stream_id:
                 raise ProtocolError("a stream depends on itself")
             frame.flags.discard("PRIORITY")
-        return super()._receive_headers_frame(frame)
+        try:
+            return super()._receive_headers_frame(frame)
+        except (StreamClosedError, StreamIDTooLowError) as error:
+            if self._was_on_its_way(frame.stream_id, error):
+                return [], []
+            raise
 
     def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[Event]]:
         settings = frame.settings
@@ -202,8 +207,9 @@ class EdgeConnection(H2Connection):
                 return [], []
         except StreamClosedError:
             return [], []
-        self.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
-        return [], [StreamReset(stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
+        mistake = ErrorCodes.PROTOCOL_ERROR
+        self.reset_stream(stream_id, mistake)
+        return [], [StreamReset(stream_id=stream_id, error_code=mistake, remote_reset=False)]
 
     def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
         if frame.stream_id > self.highest_inbound_stream_id or frame.stream_id % 2 == 0:
@@ -224,10 +230,12 @@ class EdgeConnection(H2Connection):
     def _handle_data_on_closed_stream(
         self, events: list[Event], exc: StreamClosedError, frame: DataFrame
     ) -> tuple[list[Frame], list[Event]]:
-        was_reset_by_us = (
-            not exc._events and self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM
-        )
         frames, events = super()._handle_data_on_closed_stream(events, exc, frame)
-        if was_reset_by_us:  # it was on its way already (RFC 9113 §5.1)
+        if self._was_on_its_way(frame.stream_id, exc):
             frames = [answer for answer in frames if type(answer) is not RstStreamFrame]
         return frames, events
+
+    def _was_on_its_way(self, stream_id: int, error: Exception) -> bool:
+        """Whether the client cannot have known that we had reset the stream (RFC 9113 §5.1)."""
+        has_reset_it_now = getattr(error, "_events", ())
+        return not has_reset_it_now and self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM

@@ -103,8 +103,8 @@ class Incoming:
         self.ended = False
         self.trailers: Fields = []
 
-    def receive(self, payload: bytes) -> None:
-        """Hold *payload*."""
+    def hold(self, payload: bytes) -> None:
+        """Keep *payload* behind what is held."""
         self._held += payload
 
     def take(self) -> bytes:

@@ -196,7 +196,7 @@ class HTTP2Responder(Timed):
         """Whether the client takes what waits for it, if only little by little."""
         out = self.out
         moved, self._sent_before = out.sent - self._sent_before, out.sent
-        if not out.size:
+        if not out.size and not out.heads:
             return False
         if moved >= _PROGRESS_BYTES:
             return True

@@ -103,8 +103,7 @@ class HTTP2Stream(HTTP2Responder):
             if incoming.received > exchange.body_limit and not self._input_over:
                 exchange.fail(BodyTooLarge())
                 return
-        incoming.receive(payload)
-        self._hand_over()
+        self._hand_over(payload)
 
     def trailers_received(self, event: TrailersReceived) -> None:
         """The client sent what stands behind its body."""
@@ -145,11 +144,13 @@ class HTTP2Stream(HTTP2Responder):
         """Keep what comes of the request body, until the upload is opened for another backend."""
         self._in.is_open = False
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, payload: bytes = b"") -> None:
+        """Pass on what is held, and *payload* behind it, if that is wanted now."""
         incoming, exchange = self._in, self._exchange
-        if not incoming.is_open or self._input_over or exchange is None:
+        if not incoming.is_open or self._input_over or self._closed or exchange is None:
+            incoming.hold(payload)
             return
-        payload = incoming.take()
+        payload = incoming.take() + payload
         if payload:
             if self._relay_end is not None:
                 self._relay_end.data_received(payload)

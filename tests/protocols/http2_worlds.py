@@ -18,7 +18,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes, Settings
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -217,6 +217,8 @@ class RawClient(_Client):
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[Frame] = []
+        self.heads: list[tuple[int, int]] = []
+        self._decoder = Decoder()
 
     def write(self, *frames: Frame | bytes) -> RawClient:
         """Send frames and bytes in one write."""
@@ -239,12 +241,20 @@ class RawClient(_Client):
             frame.parse_body(memoryview(bytes(received[9 : 9 + length])))
             del received[: 9 + length]
             self.frames.append(frame)
+            if isinstance(frame, HeadersFrame):
+                listed = dict(self._decoder.decode(frame.data, raw=True))
+                if b":status" in listed:
+                    self.heads.append((frame.stream_id, int(listed[b":status"])))
 
     @property
     def goaway(self) -> int | None:
         """The error code of the GOAWAY that came last, if any."""
         codes = [frame.error_code for frame in self.frames if isinstance(frame, GoAwayFrame)]
         return codes[-1] if codes else None
+
+    def statuses_of(self, stream_id: int) -> list[int]:
+        """The status of each response head on one stream."""
+        return [status for number, status in self.heads if number == stream_id]
 
     @property
     def resets(self) -> dict[int, int]:
