@@ -77,6 +77,13 @@ class ProxyHeaderFactory(Factory):
         super().doStop()  # type: ignore[no-untyped-call]
         self.wrapped.doStop()
 
+    def startFactory(self) -> None:
+        self.env.begin(self)
+
+    def stopFactory(self) -> None:
+        if not self._waiting:
+            self.env.end(self)
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         env = self.env
         if self._networks and getattr(addr, "host", "") not in self._networks:
@@ -99,6 +106,8 @@ class ProxyHeaderFactory(Factory):
         """A client has sent its header, or has gone without."""
         self._waiting.discard(protocol)
         self.env.client_connections -= 1
+        if not self._waiting and not self.numPorts:
+            self.env.end(self)
 
     def refuse(self, peer: Any, error: ProxyError, started_at: float) -> None:
         """Tell the observer of a connection that ends here."""
@@ -110,7 +119,7 @@ class ProxyHeaderFactory(Factory):
         record.protocol = "proxy"
         record.status, record.code = error.status, error.code
         record.finished_at = now
-        env.observer.exchange_finished(record)
+        env.finished(record)
 
     # -- stopping ------------------------------------------------------------
 
