@@ -60,14 +60,19 @@ class BackendConnections:
         """How many of them wait for an exchange."""
         return sum(map(len, self._idle.values()))
 
-    def take_idle(self, member: Any, exchange: Exchange, must_be_alive: bool) -> HTTPBackend | None:
+    def take_idle(
+        self, member: Any, exchange: Exchange, must_be_alive: bool, preface: bytes = b""
+    ) -> HTTPBackend | None:
         """The idle connection to *member* that was used last, now the exchange's; None if there is none.
 
         :param must_be_alive: make sure that the backend has not closed it.
+        :param preface: what it must have begun with.
         """
         idle = self._idle.get(member)
         while idle:
-            backend = idle.pop()
+            backend = idle.pop() if idle[-1].preface == preface else _take_from(idle, preface)
+            if backend is None:
+                return None
             self._deadlines.clear(backend)
             if must_be_alive and not backend.is_alive():
                 backend.abandon()
@@ -77,13 +82,19 @@ class BackendConnections:
         return None
 
     def connect(
-        self, member: Any, exchange: Exchange, timeout: float, failed: Callable[[Failure], None]
+        self,
+        member: Any,
+        exchange: Exchange,
+        timeout: float,
+        failed: Callable[[Failure], None],
+        preface: bytes = b"",
     ) -> Callable[[], None]:
         """Begin a new connection; the exchange's ``backend_connected`` or *failed* tells how it went.
 
+        :param preface: what is sent first of all, once.
         :return: a function that abandons the attempt.
         """
-        protocol = HTTPBackend(self, member, exchange)
+        protocol = HTTPBackend(self, member, exchange, preface)
         return self._connect(member.backend, protocol, timeout, failed)
 
     def connect_raw(
@@ -108,6 +119,9 @@ class BackendConnections:
         """An exchange is over and its connection can carry another."""
         idle = self._idle.setdefault(backend.member, [])
         is_wanted = backend.member.membership is Membership.SERVING and not self._closing
+        if backend.preface and len(idle) >= MAX_IDLE_PER_BACKEND:
+            # They fit one client each, and that of the oldest may be gone long since.
+            self.discard(idle[0])
         if not is_wanted or len(idle) >= MAX_IDLE_PER_BACKEND:
             self.discard(backend)
             return
@@ -152,3 +166,11 @@ class BackendConnections:
                 idle.remove(backend)
             if not idle:
                 del self._idle[backend.member]
+
+
+def _take_from(idle: list[HTTPBackend], preface: bytes) -> HTTPBackend | None:
+    """The last one that began with *preface*."""
+    for index in range(len(idle) - 1, -1, -1):
+        if idle[index].preface == preface:
+            return idle.pop(index)
+    return None

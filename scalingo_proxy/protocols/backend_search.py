@@ -58,6 +58,7 @@ class BackendSearch:
         "_last_error",
         "_lease",
         "_pool",
+        "_preface",
         "_queued_since",
         "_request_complete",
         "_resolving",
@@ -83,6 +84,7 @@ class BackendSearch:
         self._ticket: Ticket | None = None
         self._resolving: Deferred[Any] | None = None
         self._reused = False
+        self._preface = b""
         self._abandon_connect: Callable[[], None] | None = None
         self._connecting_since = 0.0
         self._queued_since = 0.0
@@ -96,6 +98,10 @@ class BackendSearch:
 
     def _redirected(self, app: App) -> bool:
         """Send the client elsewhere, if the policies of *app* say so."""
+        raise NotImplementedError
+
+    def _preface_for(self, app: App) -> bytes:
+        """What a connection begins with that *app* wants to be told by whose it is."""
         raise NotImplementedError
 
     def fail(self, error: ProxyError) -> None:
@@ -160,6 +166,8 @@ class BackendSearch:
         self.record.app = app.name
         if (app.force_https or app.canonical) and self._redirected(app):
             return
+        if app.send_proxy:
+            self._preface = self._preface_for(app)
         if self._head.framing.length > pool.limits.body_bytes:
             self.fail(BodyTooLarge())
         else:
@@ -223,7 +231,7 @@ class BackendSearch:
         # A request that cannot be sent twice must not meet a connection that
         # the backend has closed already.
         must_be_alive = not (self._request_complete and is_idempotent(self._head.method))
-        backend = self._env.connections.take_idle(lease.member, self, must_be_alive)  # type: ignore[arg-type]
+        backend = self._env.connections.take_idle(lease.member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
         if backend is not None:
             self._reused = True
             self._send(backend)
@@ -252,8 +260,8 @@ class BackendSearch:
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
         """Begin a connection to *member*, and say how to abandon it."""
-        connections = self._env.connections
-        return connections.connect(member, self, seconds, self._connect_failed)  # type: ignore[arg-type]
+        connect = self._env.connections.connect
+        return connect(member, self, seconds, self._connect_failed, self._preface)  # type: ignore[arg-type]
 
     def _seconds_left(self) -> float:
         """How long this request may still look for a backend."""

@@ -29,6 +29,7 @@ from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
 from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
 from scalingo_proxy.routing.members import Membership
 from scalingo_proxy.routing.retries import may_send_again
@@ -115,6 +116,13 @@ class Exchange(BackendSearch):
         self._downstream.send_whole(answer, b"", [])
         self._finish()
         return True
+
+    def _preface_for(self, app: App) -> bytes:
+        # The same for all requests of a client's connection, and so are the
+        # backend connections that may carry them.
+        peer, host = self._identity.ends
+        client = self.record.client
+        return proxy_header_bytes(app.send_proxy, peer, host, client=client)
 
     # -- send the request ----------------------------------------------------
 

@@ -158,6 +158,7 @@ class HTTPProxyFactory(Factory):
             self._public_port or getattr(host, "port", 0),
             self._is_trusted,
         )
+        identity.ends = peer, host
         if secured is not None:
             identity.tls, identity.covers = secured.version, secured.covers
         return identity

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -46,13 +46,17 @@ class HTTPBackend(Protocol, Timed):
     :ivar exchange: the exchange under way, or None while the connection is
         idle or still being made.
     :ivar member: the pool member at the other end.
+    :ivar preface: what goes first over the connection, before TLS if there is any.
     :ivar served: how many exchanges it has carried to their end.
     """
 
     transport: Any
 
-    def __init__(self, connections: BackendConnections, member: Any, exchange: Exchange) -> None:
+    def __init__(
+        self, connections: BackendConnections, member: Any, exchange: Exchange, preface: bytes = b""
+    ) -> None:
         self.member = member
+        self.preface = preface
         self.exchange: Exchange | None = exchange
         self.served = 0
         self.relay_end: RelayEnd | None = None
@@ -140,6 +144,8 @@ class HTTPBackend(Protocol, Timed):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        if self.preface and not ISSLTransport.providedBy(transport):
+            transport.write(self.preface)
         self._connections.connected(self)
         if exchange is None:
             transport.abortConnection()  # nobody waits for it any more

@@ -14,16 +14,19 @@ __all__ = ["proxy_header_bytes"]
 
 
 def proxy_header_bytes(
-    version: str, peer: Any, host: Any, *, alpn: bytes = b"", authority: str = ""
+    version: str, peer: Any, host: Any, *, client: str = "", alpn: bytes = b"", authority: str = ""
 ) -> bytes:
     """The header about a client, as bytes.
 
     :param version: ``"v1"`` or ``"v2"``.
     :param peer: the client's address, as a transport tells it.
     :param host: the address that the client connected to, likewise.
+    :param client: the client's address, where *peer* is a proxy that told of it.
     :param alpn: told in version 2, like *authority*, when it is not empty.
     """
     source, source_port = _address(peer)
+    if client and client != (source or "unix:"):
+        source, source_port = client, 0
     destination, destination_port = _address(host)
     if version == "v1":
         return encode_proxy_v1(ProxyHeader(source, source_port, destination, destination_port))

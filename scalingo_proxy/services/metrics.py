@@ -140,8 +140,9 @@ class Metrics:
         by_code[status // 100 if 100 <= status <= 599 else 0] += 1
         counts.bytes_in += record.bytes_in
         counts.bytes_out += record.bytes_out
-        # How long a tunnel lives says nothing of the app's speed, its opening does.
-        end = record.finished_at if status != 101 else record.first_byte_at
+        # How long a tunnel lives says nothing of the app's speed, its opening does.  Those of TLS
+        # have no status.
+        end = record.finished_at if status and status != 101 else record.first_byte_at
         if end is not None:
             seconds = end - record.started_at
             counts.durations[bisect_left(DURATION_BOUNDS, seconds)] += 1

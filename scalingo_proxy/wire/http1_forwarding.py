@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from typing import Any
 
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields
 from scalingo_proxy.wire.http1_body import FramingKind
@@ -61,9 +62,11 @@ class ClientIdentity:
     :ivar tls: the version of TLS that ends here, or ``"-"``.
     :ivar covers: whether the certificate of this connection covers a host;
         None without TLS.
+    :ivar ends: the client's address and the one it connected to, in whatever
+        form the transport tells them.
     """
 
-    __slots__ = ("_is_trusted", "_lines", "covers", "peer", "port", "scheme", "tls", "trusted")
+    __slots__ = ("_is_trusted", "_lines", "covers", "ends", "peer", "port", "scheme", "tls", "trusted")
 
     def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
         self.peer = peer
@@ -73,6 +76,7 @@ class ClientIdentity:
         self._is_trusted = is_trusted
         self.tls = "-"
         self.covers: Callable[[str], bool] | None = None
+        self.ends: tuple[Any, Any] = (None, None)
         # An untrusted peer's four lines are the same for every request.
         self._lines = self._write(peer, peer, scheme.encode(), b"%d" % port)
 

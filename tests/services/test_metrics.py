@@ -114,6 +114,8 @@ class RequestTests(MetricsCase):
     def test_tunnel(self) -> None:
         """A tunnel counts the time until it was open, not how long it lived."""
         self.metrics.exchange_finished(a_record(status=101, seconds=3600, first_byte_at=100.25))
+        self.metrics.exchange_finished(a_record(status=0, app="tls", seconds=3600, first_byte_at=100.5))
+        self.assertEqual(self.page().value("request_duration_seconds_sum", app="tls"), 0.5)
         self.assertEqual(self.page().value("request_duration_seconds_sum", app="hello"), 0.25)
 
     def test_connects(self) -> None:
