@@ -71,8 +71,10 @@ class ImportsTests(unittest.SynchronousTestCase):
 
     #: What the hard dependencies bring, by the names under which it is imported.
     BROUGHT = frozenset(
-        ("twisted", "zope", "attr", "attrs", "idna", "OpenSSL", "cryptography", "service_identity")
-        + ("h2", "hpack", "hyperframe")
+        {
+            *("twisted", "zope", "attr", "attrs", "idna", "OpenSSL", "cryptography", "service_identity"),
+            *("h2", "hpack", "hyperframe"),
+        }
     )
 
     def imported_in(self, folder: str) -> set[str]:
