@@ -49,7 +49,7 @@ _UNSPECIFIED, _INET, _INET6, _UNIX = range(4)
 _STREAM, _DATAGRAM = 1, 2
 _ADDRESS_BYTES = {_UNSPECIFIED: 0, _INET: 12, _INET6: 36, _UNIX: 216}
 _UNIX_PATH_BYTES = 108
-_UNIX_PREFIX = "unix:"
+_CHECKSUM_TLV_BYTES = 7
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -225,7 +225,7 @@ def _parse_v2(header: bytes) -> ProxyHeader:
 
 
 def _path(name: bytes) -> str:
-    return _UNIX_PREFIX + name.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    return "unix:" + name.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
 # -- writing -----------------------------------------------------------------
@@ -242,18 +242,26 @@ def encode_proxy_v1(header: ProxyHeader) -> bytes:
 
 
 def encode_proxy_v2(header: ProxyHeader, *, checksum: bool = False) -> bytes:
-    """The binary header that tells *header*; what would make it too long is left out of ``tlvs``.
+    """The binary header that tells *header*; of its ``tlvs``, those that fit.
+
+    Without IP addresses it says LOCAL and no more, as HAProxy does for unix
+    sockets: that every receiver has to take, but HAProxy drops connections
+    whose header names a family other than IPv4 and IPv6.
 
     :param checksum: whether it ends with its CRC-32C.
     """
-    family, addresses = (_UNSPECIFIED, b"") if header.is_local else _address_block(header)
-    kind = family << 4 | _STREAM if family else 0
-    room = MAX_V2_BYTES - _V2_FIXED_BYTES - len(addresses) - (7 if checksum else 0)
-    block = addresses + encode_tlvs(header.tlvs, room)
+    addresses = None if header.is_local else _address_pair(header)
+    if addresses is None:
+        command, family, block = _LOCAL, 0, b""
+    else:
+        ports = header.source_port.to_bytes(2, "big") + header.destination_port.to_bytes(2, "big")
+        block = addresses[0].packed + addresses[1].packed + ports
+        room = MAX_V2_BYTES - _V2_FIXED_BYTES - len(block) - (_CHECKSUM_TLV_BYTES if checksum else 0)
+        block += encode_tlvs(header.tlvs, room)
+        command, family = _PROXY, (_INET if addresses[0].version == 4 else _INET6) << 4 | _STREAM
     if checksum:
-        block += encode_tlvs(((TLV.CRC32C, bytes(4)),), 7)
-    command = _LOCAL if header.is_local else _PROXY
-    encoded = b"%b%c%c%b%b" % (_SIGNATURE, command, kind, len(block).to_bytes(2, "big"), block)
+        block += encode_tlvs(((TLV.CRC32C, bytes(4)),), _CHECKSUM_TLV_BYTES)
+    encoded = b"%b%c%c%b%b" % (_SIGNATURE, command, family, len(block).to_bytes(2, "big"), block)
     return encoded[:-4] + crc32c(encoded).to_bytes(4, "big") if checksum else encoded
 
 
@@ -273,19 +281,3 @@ def _address_pair(header: ProxyHeader) -> tuple[_Address, _Address] | None:
 
 def _as_ipv6(address: _Address) -> ipaddress.IPv6Address:
     return ipaddress.IPv6Address(f"::ffff:{address}" if address.version == 4 else address.packed)
-
-
-def _address_block(header: ProxyHeader) -> tuple[int, bytes]:
-    addresses = _address_pair(header)
-    if addresses is not None:
-        ports = header.source_port.to_bytes(2, "big") + header.destination_port.to_bytes(2, "big")
-        family = _INET if addresses[0].version == 4 else _INET6
-        return family, addresses[0].packed + addresses[1].packed + ports
-    names = [
-        text.removeprefix(_UNIX_PREFIX).encode("utf-8", "surrogateescape")
-        for text in (header.source, header.destination)
-        if text.startswith(_UNIX_PREFIX)
-    ]
-    if len(names) == 2 and max(map(len, names)) <= _UNIX_PATH_BYTES:
-        return _UNIX, b"".join(name.ljust(_UNIX_PATH_BYTES, b"\0") for name in names)
-    return _UNSPECIFIED, b""

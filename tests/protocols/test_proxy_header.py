@@ -24,6 +24,7 @@ from scalingo_proxy.testing.transports import MemoryTransport
 from scalingo_proxy.testing.world import World, build_http_factory
 from scalingo_proxy.wire.proxy_header import ProxyHeader, encode_proxy_v1, encode_proxy_v2
 from tests.contracts import test_transports as bindings
+from tests.corpus.proxy_headers import HERE, read_header
 from tests.protocols.test_tls_wrapped import server_creator
 from tests.protocols.test_upgrades import websocket
 from tests.protocols.tls_clients import MemoryTLSClient
@@ -294,9 +295,9 @@ class HandOverTests(InnerTestCase):
 
     def test_unix(self) -> None:
         """Unix sockets have paths, or none."""
-        header = ProxyHeader("unix:", 0, "unix:/run/door", 0)
-        _, inner, _ = self.inner(_Curious, encode_proxy_v2(header))
-        self.assertEqual(inner.seen, (UNIXAddress(None), UNIXAddress(b"/run/door")))
+        for name, path in (("unix", b"/run/client.sock"), ("unix-unnamed", None)):
+            _, inner, _ = self.inner(_Curious, read_header(HERE / "v2" / f"{name}.header").data)
+            self.assertEqual(inner.seen, (UNIXAddress(path), UNIXAddress(b"/run/door.sock")))
 
     def test_nothing_in_between(self) -> None:
         """The transport is the real one, and deals with the protocol itself."""
