@@ -132,7 +132,12 @@ def add_app_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     setting.add_argument("name", metavar="NAME")
     setting.add_argument("--domain", action="append", metavar="DOMAIN", help="may be given again")
-    setting.add_argument("--backend", action="append", metavar="HOST:PORT", help="may be given again")
+    setting.add_argument(
+        "--backend",
+        action="append",
+        metavar="HOST:PORT",
+        help="or https://HOST:PORT; may be given again",
+    )
     setting.add_argument("--balancer", help="round_robin, least_requests, …")
     setting.add_argument(
         "--file",

@@ -184,7 +184,7 @@ class Settings:
 
 
 def parse_app_option(text: str) -> App:
-    """Read ``NAME=DOMAIN[,DOMAIN]=HOST:PORT[,HOST:PORT]``.
+    """Read ``NAME=DOMAIN[,DOMAIN]=HOST:PORT[,HOST:PORT]``; also ``https://HOST:PORT``.
 
     :raises ConfigurationError: with every mistake; its path is ``--app``.
     """

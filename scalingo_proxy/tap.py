@@ -54,7 +54,7 @@ class Options(usage.Options):
         self["tls"].append(endpoint)
 
     def opt_app(self, app: str) -> None:
-        """NAME=DOMAIN[,DOMAIN]=HOST:PORT[,HOST:PORT]; may be given more than once."""
+        """NAME=DOMAIN[,DOMAIN]=HOST:PORT[,https://HOST:PORT]; may be given more than once."""
         self["app"].append(app)
 
 

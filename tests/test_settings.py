@@ -115,6 +115,11 @@ class AppOptionTests(SynchronousTestCase):
             App("a", ("a.example", "*.a.example"), (Backend("127.0.0.1", 1), Backend("::1", 2))),
         )
 
+    def test_tls_backend(self) -> None:
+        """A backend may be asked over TLS."""
+        (backend,) = parse_app_option("a=a.example=https://web.internal:8443").backends
+        self.assertEqual(backend, Backend("web.internal", 8443, tls=True))
+
     def test_shape(self) -> None:
         """Anything that has not three parts is told the shape."""
         for text in ("", "a", "a=b", "a=b=", "=b=c:1", "a==c:1", "a=b=c:1=d"):

@@ -26,6 +26,7 @@ from scalingo_proxy.tap import Options
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import connect_client
 from scalingo_proxy.testing.network import MemoryNetwork
+from tests.authorities import Authority
 from tests.docs.samples import Sample, documents, samples_in
 from tests.installations import CHECKOUT, new_folder, run
 
@@ -101,7 +102,12 @@ class TomlTests(unittest.SynchronousTestCase):
         """The proxy takes each without a warning, all but those that show mistakes."""
         for sample in all_samples("toml"):
             if "mistaken" not in sample.classes:
-                self.assertEqual(parse(sample.code, sample.place, {}).warnings, ())
+                folder = new_folder()
+                for name in re.findall(r'\bca = "([\w.-]+)"', sample.code):
+                    (folder / name).write_text(Authority().pem, "utf-8")
+                self.assertEqual(
+                    parse(sample.code, str(folder / sample.place.replace("/", "-")), {}).warnings, ()
+                )
 
 
 class ConsoleTests(unittest.SynchronousTestCase):

