@@ -272,7 +272,6 @@ class NotInEffectTests(SynchronousTestCase):
             (HELLO + "rate_limit = { requests = 1 }\n", "5: [[app]] #1 rate_limit: "),
             (HELLO + 'certificate = "star"\n', "5: [[app]] #1 certificate: "),
             (HELLO + 'certificate = { cert = "a", key = "b" }\n', "5: [[app]] #1 certificate: "),
-            (HELLO + 'send_proxy = "v2"\n', "5: [[app]] #1 send_proxy: "),
             (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
         ):
             (sentence,) = sentences(text)

@@ -29,7 +29,6 @@ REFUSED: Mapping[tuple[str, Any], str] = {
     ("app.access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.rate_limit", ANY): "rates are not limited yet",
     ("app.certificate", ANY): "TLS is not terminated yet, so the certificate would not be used",
-    ("app.send_proxy", ANY): "the PROXY header is not sent to backends yet",
     ("app.error_pages", ANY): "pages of an app's own are not shown yet",
 }
 

@@ -56,9 +56,11 @@ class AppTests(SynchronousTestCase):
 
     def test_record(self) -> None:
         """A record alone is checked like one of the file."""
-        refused, _warned = reserved_settings({"app": {"send_proxy": "v1", "access": {"deny": ["::/0"]}}})
+        refused, _warned = reserved_settings(
+            {"app": {"rate_limit": {"requests": 1}, "access": {"deny": ["::/0"]}}}
+        )
         self.assertEqual(
-            [finding.path for finding in refused], [("app", "send_proxy"), ("app", "access", "deny")]
+            [finding.path for finding in refused], [("app", "rate_limit"), ("app", "access", "deny")]
         )
 
     def test_plain(self) -> None:
