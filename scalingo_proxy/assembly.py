@@ -74,7 +74,8 @@ def assemble(
         timeouts=settings.timeouts,
         limits=settings.limits,
     )
-    contexts = Contexts(CertificateIndex(time.time))
+    certificates = CertificateIndex(time.time)
+    contexts = Contexts(certificates)
     build = _build(settings)
     parts = Parts(
         reactor=reactor,
@@ -120,7 +121,7 @@ def assemble(
     services: Sequence[IService] = [
         access_log,
         proxy.store_service,
-        *([DemoBackends(reactor, demo)] if settings.demo else []),
+        *([DemoBackends(reactor, demo, certificates)] if settings.demo else []),
         admin,
         proxy.listeners,
     ]

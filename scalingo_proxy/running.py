@@ -25,7 +25,8 @@ from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.banner import BannerDoor, banner
 from scalingo_proxy.services.control import Control
-from scalingo_proxy.services.demo import DEMO_DOMAIN
+from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
+from scalingo_proxy.services.demo_authority import DEMO_FOLDER
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.store_service import StoreService
@@ -34,6 +35,12 @@ from scalingo_proxy.settings import Settings
 __all__ = ["Parts", "Proxy"]
 
 _log = Logger()
+
+_DEMO_REMARKS = {
+    "http": "2 demo backends, round robin",
+    "tls": f"HTTP/2, demo certificate (CA in ./{DEMO_FOLDER}/ca.pem)",
+}
+_TRY = {"http": "curl ", "tls": f"curl --cacert {DEMO_FOLDER}/ca.pem "}
 
 
 @attrs.frozen(eq=False)
@@ -110,11 +117,15 @@ class Proxy(MultiService):
         build, demo = self._parts.build, self.settings.demo
         reactor = type(self._parts.reactor).__name__.removesuffix("Reactor").lower()
         title = f"scalingo-proxy {build['version']}  Twisted {build['twisted']}, {reactor}, 1 worker"
-        remark = "2 demo backends, round robin" if demo else ""
+        remarks = _DEMO_REMARKS if demo else {}
         name = DEMO_DOMAIN if demo else ""
-        ports = self.listeners.ports
-        doors = [BannerDoor(port.name, _url(port.address, name, port.name), remark) for port in ports]
-        tries = [f"curl {doors[0].address}"] if demo and doors else []
+        doors = [
+            BannerDoor(port.name, _url(port.address, name, port.name), remarks.get(port.name, ""))
+            for port in self.listeners.ports
+        ]
+        tries = [_TRY[door.protocol] + door.address for door in doors] if demo else []
+        if demo and doors and doors[-1].protocol == "tls":
+            tries.append(tries[-1].replace(DEMO_DOMAIN, SEALED_DOMAIN) + "  (passed through)")
         doors.append(BannerDoor("admin", _url(self.admin.address), "API under /api/v1, /metrics"))
         return banner(f"{title}, demo" if demo else title, doors, tries)
 

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 DEFAULT_HTTP = "8080"
+DEMO_TLS = "8443"
 DEFAULT_ADMIN = "127.0.0.1:8081"
 
 
@@ -152,7 +153,8 @@ class Settings:
         """The settings with the options of the command line added.
 
         Listeners and apps are added to those of the file, the admin endpoint
-        replaces it.  Without any listener there is one for HTTP on port 8080.
+        replaces it.  Without any listener there is one for HTTP on port 8080,
+        and for the demo another for TLS on port 8443.
         A demo without a file keeps its state in memory.
 
         :raises ConfigurationError: with every mistake; its path is the option.
@@ -251,6 +253,11 @@ def _clashes(merged: Settings, places: Sequence[str], apps_of_file: int) -> Iter
 
 
 # -- options --------------------------------------------------------------------
+
+
+def _default_listens(demo: bool) -> tuple[ListenSettings, ...]:
+    plain = ListenSettings(parse_endpoint(DEFAULT_HTTP), option="--http")
+    return (plain, ListenSettings(parse_endpoint(DEMO_TLS), "tls", option="--tls")) if demo else (plain,)
 
 
 def _listens(protocol: str, texts: Sequence[str], mistakes: list[Mistake]) -> tuple[ListenSettings, ...]:
