@@ -122,6 +122,15 @@ class _Client(ScriptedClient):
         self.transport.loseConnection()
 
 
+class _PatientConnection(H2Connection):
+    """Goes on behind a GOAWAY, as clients do that wait for their answers."""
+
+    def _receive_goaway_frame(self, frame: Any) -> Any:
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        return [], [event]
+
+
 class HTTP2Client(_Client):
     """A client that keeps the rules.
 
@@ -136,7 +145,7 @@ class HTTP2Client(_Client):
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self.h2 = H2Connection(config)
+        self.h2 = _PatientConnection(config)
         if settings:
             self.h2.local_settings = Settings(client=True, initial_values=settings)
         self.acknowledges = acknowledges
