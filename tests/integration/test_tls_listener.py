@@ -261,9 +261,8 @@ class DemoTests(IntegrationTestCase):
     def demo(self) -> tuple[str, str]:
         """A demo on free ports: the folder and the URL of its TLS listener."""
         folder = self.directory()
-        proxy = ProxyProcess(
-            folder, "", "--demo", "--http", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--admin", "127.0.0.1:0"
-        )
+        ports = [word for name in ("http", "tls", "admin") for word in (f"--{name}", "127.0.0.1:0")]
+        self.proxy = proxy = ProxyProcess(folder, "", "--demo", *ports)
         self.addCleanup(proxy.end)
         proxy.wait_until_up()
         match = re.search(r"^  tls +(https://hello\.localhost:\d+/)", proxy.output, re.MULTILINE)
