@@ -151,6 +151,8 @@ class HTTP2Ending(HTTP2Sender):
             return
         for stream in list(self._streams.values()):
             self._hand(stream, stream.cut)
+        if self._closed:
+            return  # that was all
         self._closed = True
         self._lose_streams()
         if self.is_paused:

@@ -221,5 +221,6 @@ class WebSocketTests(HTTP2TestCase):
         world.advance(4)
         self.assertEqual((client.goaway, stream.is_over), (0, False))
         world.run_until(drained)
+        world.settle()
         self.assertEqual(stream.reset, ErrorCodes.CANCEL)
         self.assertEqual(world.records[0].code, "drain-timeout")
