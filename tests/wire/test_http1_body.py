@@ -163,6 +163,13 @@ class ChunkedReaderTests(SynchronousTestCase):
             self.assertEqual(read(ChunkedReader(), [data])[0], state)
             self.assertEqual(read(ChunkedReader(), single_bytes(data))[0], state)
 
+    def test_endless_line(self) -> None:
+        """A size line whose end never comes is refused when it is too long, not kept."""
+        line = b"1;a=" + b"x" * 4092
+        self.assertEqual(read(ChunkedReader(), [line])[0], "more")
+        self.assertEqual(read(ChunkedReader(), [line + b"x"])[0], "malformed")
+        self.assertEqual(read(ChunkedReader(), single_bytes(line + b"x"))[0], "malformed")
+
     def test_extension_limit(self) -> None:
         """Extensions of one body are at most 16384 bytes in all."""
         chunk = b"1;" + b"a" * 1023 + b"\r\nx\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.errors import BadRequest, BadResponse, HeadTooLarge, ProxyError, UriTooLong
+from scalingo_proxy.errors import BadRequest, BadResponse, BodyTooLarge, HeadTooLarge, ProxyError, UriTooLong
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
@@ -155,6 +155,17 @@ class RequestHeadTests(SynchronousTestCase):
         self.assertEqual(parse().framing, Framing(FramingKind.NONE))
         self.assertEqual(parse(b"Content-Length: 007").framing, Framing(FramingKind.LENGTH, 7))
         self.assertEqual(parse(b"Transfer-Encoding: chunked").framing, Framing(FramingKind.CHUNKED))
+
+    def test_endless_length(self) -> None:
+        """A length beyond 10^18 is refused here: no limit is that large."""
+        self.assertEqual(parse(b"Content-Length: " + b"9" * 18).framing.length, 10**18 - 1)
+        self.assertRaises(BodyTooLarge, parse, b"Content-Length: 1" + b"0" * 18)
+
+    def test_malformed_line_of_the_limit(self) -> None:
+        """A request line is too long beyond its limit, and malformed at it."""
+        limits = Limits(request_line_bytes=20)
+        self.assertRaises(BadRequest, parse, start=b"x" * 20, limits=limits)
+        self.assertRaises(UriTooLong, parse, start=b"x" * 21, limits=limits)
 
     def test_expect(self) -> None:
         """The client waits for a 100 only when it has a body and speaks 1.1."""
