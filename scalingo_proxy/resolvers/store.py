@@ -1,8 +1,8 @@
 """The embedded store: what the admin API was told, kept across restarts.
 
 Answers come from a table in memory, at once; the disk is touched when apps
-are loaded and when they change, in a thread.  A change is acknowledged, and
-served, only after it is safe on the disk.
+and certificates are loaded and when they change, in a thread.  A change is
+acknowledged, and served, only after it is safe on the disk.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import ResolverUnavailable
 from scalingo_proxy.interfaces import IResolver
-from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
+from scalingo_proxy.model import App, Certificate, CertificateChange, Route, RouteQuery, TopologyChange
 from scalingo_proxy.resolvers.loading import Loading, answer_after
 from scalingo_proxy.resolvers.store_file import StoreFile, record_text
+from scalingo_proxy.resolvers.stored_certificates import CertificateReader, StoredCertificates
 from scalingo_proxy.resolvers.table_feed import TableFeed
 from scalingo_proxy.routing.table import RouteTable
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 @implementer(IResolver)
 class StoreResolver(TableFeed):
-    """Apps in a SQLite file, one process at a time.
+    """Apps and certificates in a SQLite file, one process at a time.
 
     :param path: the file; made when missing, readable by its owner alone.
         ``""`` keeps everything in memory only.
@@ -39,10 +40,24 @@ class StoreResolver(TableFeed):
         not touched before it runs.
     :param lock_timeout: how long :meth:`start` waits for another process to
         let go of the file, in seconds.
+    :param read_certificate: reads those in the file, in the store's thread;
+        without it they stay there and are not served.
+
+    :ivar certificates: an ICertificateFeed that can be written to.
     """
 
-    def __init__(self, path: str, reactor: Any, name: str = "store", *, lock_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        name: str = "store",
+        *,
+        lock_timeout: float = 5.0,
+        read_certificate: CertificateReader | None = None,
+    ) -> None:
         super().__init__(name)
+        self.certificates = StoredCertificates(lambda plan: _shielded(self._apply_certificates(plan)))
+        self._read_certificate = read_certificate
         self._reactor = reactor
         self._file = StoreFile(path, lock_timeout) if path else None
         self._thread: _StoreThread | None = None
@@ -125,28 +140,36 @@ class StoreResolver(TableFeed):
             if self._is_open:
                 return
             self._loading.begin()
+            table, certificates = self.table, tuple(self.certificates.certificates().values())
             try:
-                table = self.table if self._file is None else await self._load(self._file)
+                if self._file is not None:
+                    table, certificates = await self._load(self._file)
             except Exception as error:
                 self._loading.abandon(error)
                 raise
             self._is_open = True
             difference = table.difference(self.table)
             self.table = table
+            # Before the apps: whoever asks for one of them finds its certificate.
+            gone = self.certificates.certificates().keys() - {each.name for each in certificates}
+            self.certificates.take_over(CertificateChange(certificates, tuple(gone)))
             self._loading.finish()
             self._tell(difference)
 
-    async def _load(self, file: StoreFile) -> RouteTable:
+    async def _load(self, file: StoreFile) -> tuple[RouteTable, tuple[Certificate, ...]]:
         thread = _StoreThread(self._reactor)
+        certificates: tuple[Certificate, ...] = ()
         try:
             await thread.run(file.open)
             table = await thread.run(file.load, self.name)
+            if self._read_certificate is not None:
+                certificates = await thread.run(file.load_certificates, self._read_certificate)
         except BaseException:
             await thread.run(file.close)
             thread.stop()
             raise
         self._thread = thread
-        return table
+        return table, certificates
 
     async def _apply(self, plan: Callable[[], TopologyChange]) -> None:
         async with self._turn:
@@ -159,6 +182,15 @@ class StoreResolver(TableFeed):
             else:
                 await self._thread.run(self._file.write, difference)
             self._swap(table, difference)
+
+    async def _apply_certificates(self, plan: Callable[[], CertificateChange]) -> None:
+        async with self._turn:
+            if not self._is_open:
+                raise ResolverUnavailable("the store is not open")
+            change = plan()
+            if self._file is not None and self._thread is not None:
+                await self._thread.run(self._file.write_certificates, change)
+            self.certificates.take_over(change)
 
     async def _stop(self) -> None:
         async with self._turn:

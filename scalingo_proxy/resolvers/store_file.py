@@ -1,4 +1,4 @@
-"""The file of the embedded store: app records in one SQLite table.
+"""The file of the embedded store: app records and certificates, each in a SQLite table.
 
 Everything here blocks; :mod:`.store` does it in a thread of its own.  It knows
 nothing of Twisted, and not what is served from the apps.
@@ -14,29 +14,37 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake, ResolverUnavailable
-from scalingo_proxy.model import App, TopologyChange
+from scalingo_proxy.model import App, Certificate, CertificateChange, TopologyChange
 from scalingo_proxy.resolvers.app_record import app_from_record, record_from_app
 from scalingo_proxy.routing.table import RouteTable
 
 __all__ = ["SCHEMA", "StoreFile", "record_text"]
 
 #: The version of what is inside, told as SQLite's ``user_version``.
-SCHEMA = 1
+SCHEMA = 2
 
 # "SPXY": how a store is told from any other SQLite file.
 _APPLICATION_ID = 0x53505859
 
-_CREATE = (
+# What brings a file from each version to the next; 0 is an empty one.
+_STEPS = (
     # One b-tree and no index beside it: loading reads every page there is, so
     # that a damaged one is found at the start and not in the middle of a day.
-    "CREATE TABLE apps (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA}",
+    (
+        "CREATE TABLE apps (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
+        f"PRAGMA application_id = {_APPLICATION_ID}",
+    ),
+    (
+        (
+            "CREATE TABLE certificates"
+            " (name TEXT NOT NULL PRIMARY KEY, chain BLOB NOT NULL, key BLOB NOT NULL) WITHOUT ROWID"
+        ),
+    ),
 )
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -99,6 +107,25 @@ class StoreFile:
         except DomainTaken as error:
             raise self._unusable(f"two of its apps claim one domain ({error})") from None
 
+    def load_certificates(self, read: Callable[[str, bytes, bytes], Certificate]) -> tuple[Certificate, ...]:
+        """All certificates in the store, by *read* from their name, chain and key.
+
+        :raises ConfigurationError: when some are damaged; it names each.
+        """
+        with self._explained():
+            rows = self._open_connection().execute("SELECT name, chain, key FROM certificates").fetchall()
+        certificates: list[Certificate] = []
+        mistakes: list[Mistake] = []
+        for name, chain, key in rows:
+            try:
+                certificates.append(read(name, chain, key))
+            except (ValueError, TypeError) as error:
+                sentence = f"holds a damaged certificate {name!r}: {error}"
+                mistakes.append(Mistake("", f"the store {self._path!r} {sentence}"))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        return tuple(certificates)
+
     def write(self, change: TopologyChange) -> None:
         """Bring *change* to the disk, as one commit.
 
@@ -109,13 +136,23 @@ class StoreFile:
             Nothing is changed in either case.
         """
         rows = [(app.name, record_text(app)) for app in change.updated]
-        names = [(name,) for name in change.removed]
+        self._commit("apps", change.removed, rows)
+
+    def write_certificates(self, change: CertificateChange) -> None:
+        """As :meth:`write`, for certificates."""
+        self._commit(
+            "certificates", change.removed, [(each.name, each.chain, each.key) for each in change.updated]
+        )
+
+    def _commit(self, table: str, removed: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
         connection = self._open_connection()
+        places = ", ".join("?" * len(rows[0])) if rows else ""
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany("DELETE FROM apps WHERE name = ?", names)
-                connection.executemany("INSERT OR REPLACE INTO apps VALUES (?, ?)", rows)
+                connection.executemany(f"DELETE FROM {table} WHERE name = ?", [(name,) for name in removed])
+                if rows:
+                    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -151,35 +188,40 @@ class StoreFile:
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        is_new = self._is_empty(connection)
+        version = self._version(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         # In WAL mode NORMAL would lose acknowledged writes on a power failure.
         connection.execute("PRAGMA synchronous = FULL")
+        # A key that was exchanged or removed must not be readable in the file.
+        connection.execute("PRAGMA secure_delete = ON")
         # Also when there is nothing to create: it takes the lock, and finds
         # out now whether the file can be written at all.
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _CREATE if is_new else ():
-            connection.execute(statement)
+        for statements in _STEPS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        if version < SCHEMA:
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
         connection.execute("COMMIT")
 
-    def _is_empty(self, connection: sqlite3.Connection) -> bool:
-        """Whether nothing is in it yet; refuses what is not ours before touching it."""
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """How it is laid out, 0 when nothing is in it yet; refuses what is not ours before touching it."""
         application, version, tables = connection.execute(
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
             " FROM pragma_application_id, pragma_user_version"
         ).fetchone()
         if (application, version, tables) == (0, 0, 0):
-            return True
+            return 0
         if application != _APPLICATION_ID:
             raise self._unusable("it belongs to another program")
         if version > SCHEMA:
             raise self._unusable(
                 f"a newer version of scalingo_proxy wrote it (format {version}, this one knows {SCHEMA})"
             )
-        return False
+        return int(version)
 
     def _restrict(self, file: str) -> None:
-        """Take the file from all but its owner: private keys will be in it too.
+        """Take the file from all but its owner: private keys are in it, too.
 
         SQLite gives side files the mode of the main one, but some may be there.
         """

@@ -7,8 +7,7 @@ Where the apps come from, and how long that takes, is the resolver's matter.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -16,13 +15,12 @@ from zope.interface import implementer
 from scalingo_proxy.errors import UnknownHost
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
+from scalingo_proxy.resolvers.subscriptions import Subscriptions
 from scalingo_proxy.routing.table import RouteTable
 
 __all__ = ["TableFeed"]
 
 _log = Logger()
-
-F = TypeVar("F", bound=Callable[..., object])
 
 
 @implementer(IRouteFeed)
@@ -36,8 +34,8 @@ class TableFeed:
     def __init__(self, name: str) -> None:
         self.name = name
         self.table = RouteTable.empty(name)
-        self._guards = _Subscriptions[Callable[[TopologyChange], object]]()
-        self._watchers = _Subscriptions[Callable[[TopologyChange], object]]()
+        self._guards = Subscriptions[Callable[[TopologyChange], object]]()
+        self._watchers = Subscriptions[Callable[[TopologyChange], object]]()
         self._untold: deque[TopologyChange] = deque()
         self._is_telling = False
 
@@ -96,25 +94,3 @@ class TableFeed:
                         _log.failure("a watcher of {name} failed", name=self.name)
         finally:
             self._is_telling = False
-
-
-class _Subscriptions(Generic[F]):
-    """Callbacks in the order in which they came; each may leave at any time."""
-
-    def __init__(self) -> None:
-        self._callbacks: dict[object, F] = {}
-
-    def add(self, callback: F) -> Callable[[], None]:
-        token = object()
-        self._callbacks[token] = callback
-
-        def leave() -> None:
-            self._callbacks.pop(token, None)
-
-        return leave
-
-    def __iter__(self) -> Iterator[F]:
-        for token in tuple(self._callbacks):
-            callback = self._callbacks.get(token)
-            if callback is not None:
-                yield callback

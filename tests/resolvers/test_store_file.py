@@ -257,7 +257,8 @@ class RefusedTests(StoreFileCase):
         self.write(A)
         self.sql(f"PRAGMA user_version = {SCHEMA + 1}")
         self.assertIn(
-            "a newer version of scalingo_proxy wrote it (format 2, this one knows 1)", self.refused()
+            f"a newer version of scalingo_proxy wrote it (format {SCHEMA + 1}, this one knows {SCHEMA})",
+            self.refused(),
         )
 
     def test_damaged(self) -> None:
