@@ -15,6 +15,7 @@ from typing import Any
 from twisted.application.service import IService
 
 import twisted
+from scalingo_proxy.model import CertificateChange
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
 from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
@@ -75,11 +76,13 @@ def assemble(
         limits=settings.limits,
     )
     certificates = CertificateIndex(time.time)
+    certificates.apply(CertificateChange(settings.certificates))
     contexts = Contexts(certificates)
     build = _build(settings)
     parts = Parts(
         reactor=reactor,
         env=env,
+        certificates=certificates,
         file=file,
         resolver=resolver,
         store=store,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import attrs
 
 from scalingo_proxy.config_authorities import take_in_authorities
+from scalingo_proxy.config_certificates import take_in_certificates
 from scalingo_proxy.config_environment import Overrides, read_environment
 from scalingo_proxy.config_lines import key_lines, line_of
 from scalingo_proxy.config_tables import DOCUMENT, beside, file_findings, relation_findings
@@ -97,7 +99,10 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     findings += relation_findings(given)
     findings += file_findings(given, os.path.dirname(filename))
     findings += take_in_authorities(given, os.path.dirname(filename))
+    certificates, broken, outdated = take_in_certificates(given, os.path.dirname(filename), time.time())
+    findings += broken
     refused, warned = reserved_settings(document)
+    warned += outdated
     # A value that is wrong in itself needs no second sentence.
     wrong = {finding.path[:depth] for finding in findings for depth in range(len(finding.path) + 1)}
     refused = [finding for finding in refused if finding.path not in wrong]
@@ -105,7 +110,7 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     if findings or refused:
         raise ConfigurationError(sentences.mistakes(findings + refused))
     warnings = [str(mistake) for mistake in sentences.mistakes(warned)] + overrides.warnings
-    return _settings(given, filename, warnings)
+    return attrs.evolve(_settings(given, filename, warnings), certificates=certificates)
 
 
 def _unreadable(path: str, reason: str) -> ConfigurationError:

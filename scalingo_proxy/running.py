@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from scalingo_proxy.model import TopologyChange, join_host_port
+from scalingo_proxy.model import CertificateChange, TopologyChange, join_host_port
 from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
@@ -55,6 +56,7 @@ class Parts:
 
     reactor: Any
     env: Environment
+    certificates: CertificateIndex
     file: ConfigFileResolver
     resolver: LayeredResolver
     store: StoreResolver
@@ -213,6 +215,9 @@ class Proxy(MultiService):
     def _take_over(self, settings: Settings) -> list[str]:
         """Put the plain values into effect; tells which sections wait for a restart."""
         before, self.settings = self.settings, settings
+        kept = {certificate.name for certificate in settings.certificates}
+        gone = tuple(each.name for each in before.certificates if each.name not in kept)
+        self._parts.certificates.apply(CertificateChange(settings.certificates, gone))
         env = self._parts.env
         env.timeouts = settings.timeouts
         env.limits = settings.limits

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
-from scalingo_proxy.model import App, Health, Limits, Quarantine, Timeouts
+from scalingo_proxy.model import App, Certificate, Health, Limits, Quarantine, Timeouts
 from scalingo_proxy.resolvers.app_record import app_from_record
 from scalingo_proxy.resolvers.strict_tables import shown
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
@@ -121,6 +121,7 @@ class MetricsSettings:
 class Settings:
     """The whole configuration.
 
+    :ivar certificates: those that apps name by their files, with their keys.
     :ivar warnings: sentences to show at the start and by ``check``.
     :ivar demo: serve two demo backends as well.
     :ivar filename: the file it was read from, or ``""``.
@@ -137,6 +138,7 @@ class Settings:
     log: LogSettings = attrs.field(factory=LogSettings)
     metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
     apps: tuple[App, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
     warnings: tuple[str, ...] = ()
     demo: bool = False
     filename: str = ""

@@ -270,8 +270,6 @@ class NotInEffectTests(SynchronousTestCase):
             ('[access]\ndeny_files = ["bad"]\n', "2: [access] deny_files: "),
             (HELLO + 'access = { deny = ["::/0"] }\n', "5: [[app]] #1 access deny: "),
             (HELLO + "rate_limit = { requests = 1 }\n", "5: [[app]] #1 rate_limit: "),
-            (HELLO + 'certificate = "star"\n', "5: [[app]] #1 certificate: "),
-            (HELLO + 'certificate = { cert = "a", key = "b" }\n', "5: [[app]] #1 certificate: "),
             (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
         ):
             (sentence,) = sentences(text)

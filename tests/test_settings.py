@@ -67,13 +67,13 @@ class OptionMistakeTests(SynchronousTestCase):
     def test_all_at_once(self) -> None:
         """Every option's mistakes come together."""
         found = mistakes(
-            Settings(), http=["80a", "70000"], tls=["8443"], admin="0.0.0.0:1", apps=["a", "b=b c=10.0.0.1"]
+            Settings(), http=["80a", "70000"], tls=["tls:1"], admin="0.0.0.0:1", apps=["a", "b=b c=10.0.0.1"]
         )
         self.assertEqual(
             [sentence.partition(":")[0] for sentence in found],
             ["--http", "--http", "--tls", "--admin", "--app", "--app", "--app"],
         )
-        self.assertIn("TLS listeners are not served yet", found[2])
+        self.assertIn("TLS is no part of an endpoint", found[2])
         self.assertIn("needs token_file", found[3])
 
     def test_clash_with_file(self) -> None:

@@ -28,7 +28,6 @@ REFUSED: Mapping[tuple[str, Any], str] = {
     ("app.access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
     ("app.rate_limit", ANY): "rates are not limited yet",
-    ("app.certificate", ANY): "TLS is not terminated yet, so the certificate would not be used",
     ("app.error_pages", ANY): "pages of an app's own are not shown yet",
 }
 

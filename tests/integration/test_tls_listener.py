@@ -186,7 +186,8 @@ class TLSListenerTests(IntegrationTestCase):
     def test_h2load(self) -> None:
         """2,000 requests over a few connections of many streams: every one answered."""
         program = needs_program("h2load", "install the package nghttp2-client")
-        proxy = self.start(self.tls_app("hello", self.server().address))
+        more = "limits = { in_flight_per_backend = 200 }\n"
+        proxy = self.start(self.tls_app("hello", self.server().address, more))
         done = subprocess.run(
             [
                 program,

@@ -59,7 +59,7 @@ class PutAppTests(SynchronousTestCase):
             "backend": [],
             "backends": ["127.0.0.1", "127.0.0.1:1"],
             "timeouts": {"idle": "long"},
-            "tls": "passthrough",
+            "tls": "maybe",
         }
         reply = self.world.ask("PUT", "/api/v1/apps/hello", record)
         self.assertEqual(400, reply.status)
