@@ -76,6 +76,7 @@ def assemble(
         limits=settings.limits,
     )
     certificates = CertificateIndex(time.time)
+    certificates.follow(store)
     certificates.apply(CertificateChange(settings.certificates))
     contexts = Contexts(certificates)
     build = _build(settings)
