@@ -114,7 +114,8 @@ class Exchange(BackendSearch):
         answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]
         self._begin_response(answer)
         self._downstream.send_whole(answer, b"", [])
-        self._finish()
+        if self.phase is not Phase.OVER:
+            self._finish()
         return True
 
     def _preface_for(self, app: App) -> bytes:
@@ -132,13 +133,16 @@ class Exchange(BackendSearch):
         words = request_head_for_backend(
             self._head, self._identity, record.request_id.encode("ascii"), record.wall_time
         )
-        backend.send_request(self._head, words)
+        # All is in order before the first byte goes out: an answer may come inside the call.
         if self._request_complete:
             self._request_sent()
+            backend.send_request(self._head, words)
             return
         self.phase = Phase.SENDING
         self.alive()
-        self._downstream.open_upload()
+        backend.send_request(self._head, words)
+        if self._backend is backend:
+            self._downstream.open_upload()
 
     def _request_sent(self) -> None:
         if self.response_begun or self._upload_paused:
@@ -154,13 +158,16 @@ class Exchange(BackendSearch):
         if self._backend is not None:
             self._backend.send_payload(payload)
 
-    def request_ended(self, trailers: Fields) -> None:
-        """The client's body is complete."""
+    def request_ended(self, trailers: Fields, payload: bytes = b"") -> None:
+        """The client's body is complete with *payload*."""
         self._request_complete = True
         self._body_taken = True
+        self._waits_for_continue = False
+        self.alive()
         if self._backend is not None:
-            self._backend.end_request(relayed_trailers(trailers))
-        self._request_sent()
+            self._backend.end_request(relayed_trailers(trailers), payload)
+        if self.phase is Phase.SENDING:
+            self._request_sent()
 
     def pause_upload(self) -> None:
         """The backend does not keep up with the upload."""
@@ -239,7 +246,8 @@ class Exchange(BackendSearch):
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)
-        self._finish()
+        if self.phase is not Phase.OVER:  # the client may have been lost inside the call
+            self._finish()
 
     def response_ended(self, payload: bytes, trailers: Fields) -> None:
         """The last piece of the response."""
@@ -247,7 +255,8 @@ class Exchange(BackendSearch):
         self.record.bytes_out += len(payload)
         self._release(Outcome.COMPLETED)
         self._downstream.end_response(payload, relayed_trailers(trailers) if trailers else trailers)
-        self._finish()
+        if self.phase is not Phase.OVER:
+            self._finish()
 
     def _begin_response(self, head: ResponseHead) -> None:
         self._note_first_byte()
@@ -295,9 +304,9 @@ class Exchange(BackendSearch):
         self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended, self._env.pipes)
         self._backend = None
         backend.join(relay.backend)
-        self._downstream.join(relay.client)
         if rest:
             relay.backend.data_received(rest)
+        self._downstream.join(relay.client)
 
     def _is_no_websocket(self, head: ResponseHead) -> bool:
         """Fail, if the backend's answer to a handshake of our own cannot be relayed as it is."""

@@ -92,11 +92,13 @@ class HTTPBackend(Protocol, Timed):
         if payload and not self._lost:
             self.transport.write(encode_chunk(payload) if self._chunked_request else payload)
 
-    def end_request(self, trailers: Fields) -> None:
-        """The request body is complete."""
+    def end_request(self, trailers: Fields, payload: bytes = b"") -> None:
+        """The request body is complete with *payload*."""
         self._cycle.on_request(Event.END)
-        if self._chunked_request and not self._lost:
-            self.transport.write(encode_last_chunk(trailers))
+        if self._chunked_request:
+            payload = encode_chunk(payload) + encode_last_chunk(trailers)
+        if payload and not self._lost:
+            self.transport.write(payload)
 
     def pause_response(self) -> None:
         """The client does not keep up: read no more for now."""

@@ -304,7 +304,8 @@ class HTTPFrontend(HTTPEnding):
         answer = ErrorAnswer(error, record.request_id, as_json=False)
         self.transport.write(answer.http1(1, keep_alive=False, with_body=True))
         self._env.finished(record)
-        self._linger()
+        if not self._lost:
+            self._linger()
 
     # -- request bodies ------------------------------------------------------
 
@@ -348,14 +349,17 @@ class HTTPFrontend(HTTPEnding):
             if self._body_bytes > exchange.body_limit:
                 exchange.fail(BodyTooLarge())
                 return
-            exchange.request_payload(payload)
-        if body.done and self._exchange is exchange:
-            self._body = None
-            self._ahead += body.excess
-            self._upload_open = False
-            self._cycle.on_request(Event.END)
-            exchange.request_ended(body.trailers)
-            self._resume_reading()
+        if not body.done:
+            if payload:
+                exchange.request_payload(payload)
+            return
+        # Before the last piece goes out, since the answer may come inside that call.
+        self._body = None
+        self._ahead += body.excess
+        self._upload_open = False
+        self._cycle.on_request(Event.END)
+        exchange.request_ended(body.trailers, payload)
+        self._resume_reading()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:

@@ -28,6 +28,7 @@ class StaleConnectionTests(TestCase):
 
     def setUp(self) -> None:
         self.backend = socket.create_server(("127.0.0.1", 0))
+        self.backend.settimeout(5)
         self.addCleanup(self.backend.close)
         address = join_host_port(*self.backend.getsockname())
         self.observer = RecordingObserver()
@@ -47,6 +48,7 @@ class StaleConnectionTests(TestCase):
         """Read a request and answer it, over a new connection if none is given; in a thread."""
         if connection is None:
             connection, _ = self.backend.accept()
+            connection.settimeout(5)
         received = b""
         while not received.endswith(b"body"):
             received += connection.recv(65536)
