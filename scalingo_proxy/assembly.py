@@ -20,6 +20,7 @@ from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
 from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
+from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import Contexts
 from scalingo_proxy.protocols.tls_factory import TLSProxyFactory
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
@@ -60,7 +61,7 @@ def assemble(
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
     metrics = Metrics(settings.metrics.max_apps)
 
-    store = StoreResolver(settings.proxy.state, reactor)
+    store = StoreResolver(settings.proxy.state, reactor, read_certificate=stored_certificate)
     file = ConfigFileResolver()
     demo = MemoryResolver(name="demo")
     resolver = LayeredResolver([store, file, demo] if settings.demo else [store, file])
@@ -76,7 +77,7 @@ def assemble(
         limits=settings.limits,
     )
     certificates = CertificateIndex(time.time)
-    certificates.follow(store)
+    certificates.follow(store.certificates)
     certificates.apply(CertificateChange(settings.certificates))
     contexts = Contexts(certificates)
     build = _build(settings)
