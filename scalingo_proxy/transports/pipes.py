@@ -17,7 +17,7 @@ except ImportError:  # pragma: no cover - Linux alone has them
 __all__ = ["Pipe", "Pipes"]
 
 #: The first pipes are as large as any user may ask for by default, because that
-#: halves the cost of a gigabyte.  There are few of them, because Linux lets a
+#: about halves the cost of a gigabyte.  There are few of them, because Linux lets a
 #: user have 64 MB in pipes before further ones hold next to nothing.
 _LARGE_BYTES = 1048576
 _LARGE_PIPES = 32

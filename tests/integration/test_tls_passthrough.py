@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import selectors
 import signal
 import socket
@@ -283,3 +285,41 @@ class PassthroughTests(IntegrationTestCase):
         for client in clients:
             client.close()
         wait_for(lambda: len(proxy.request_log()) >= 10, "the end of the tunnels")
+
+    def test_out_of_descriptors(self) -> None:
+        """With no descriptor left, tunnels that exist carry on, nothing spins, and it goes by itself."""
+        proxy = self.start([self.echo_server().address])
+        limit = proxy.descriptor_count() + 41
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        served = []
+        for _ in range(40):
+            client = self.connect()
+            client.sendall(HELLO)
+            with contextlib.suppress(ConnectionResetError):
+                if client.recv(len(HELLO), socket.MSG_WAITALL) == HELLO:
+                    served.append(client)
+        self.assertTrue(10 < len(served) < 25, len(served))
+        before = self.cpu_seconds(proxy)
+        piece = os.urandom(MEGABYTE)
+        for client in served:
+            sender = threading.Thread(target=client.sendall, args=(piece,))
+            sender.start()
+            received = bytearray()
+            while len(received) < len(piece):
+                received += client.recv(MEGABYTE)
+            sender.join()
+            self.assertTrue(received == piece)
+        time.sleep(0.5)
+        self.assertLess(self.cpu_seconds(proxy) - before, 1.0)
+        for client in served:
+            client.close()
+        wait_for(lambda: proxy.descriptor_count() < limit - 30, "the end of the tunnels")
+        client = self.connect()
+        client.sendall(HELLO)
+        self.assertEqual(client.recv(len(HELLO), socket.MSG_WAITALL), HELLO)
+
+    @staticmethod
+    def cpu_seconds(proxy: ProxyProcess) -> float:
+        with open(f"/proc/{proxy.pid}/stat") as file:
+            user, system = file.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
