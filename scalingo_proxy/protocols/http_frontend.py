@@ -1,8 +1,9 @@
 """One HTTP/1 connection of a client: requests in, responses out, in order.
 
-Reads one request after another, hands each to an
-:class:`~scalingo_proxy.protocols.exchange.Exchange` and writes what that says.
-Knows framing, limits and back-pressure; knows nothing of backends.
+Reads one request head after another and hands each to an
+:class:`~scalingo_proxy.protocols.exchange.Exchange`.  Bodies, responses and the
+end of the connection are the business of the classes it derives from; backends
+are not known to any of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import (
     BadRequest,
-    BodyTooLarge,
     HeadTooLarge,
     InternalError,
     ProxyError,
@@ -26,12 +26,12 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
-from scalingo_proxy.protocols.http_ending import Doing, HTTPEnding
+from scalingo_proxy.protocols.http_ending import Doing
+from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES, HTTPUploads
 from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.grammar import FramingError
-from scalingo_proxy.wire.http1_body import BodyReader
 from scalingo_proxy.wire.http1_exchange import Event, Side
 from scalingo_proxy.wire.http1_forwarding import (
     ClientIdentity,
@@ -44,13 +44,9 @@ __all__ = ["HTTPFrontend"]
 
 _log = Logger()
 
-#: Bytes read ahead of the exchange under way before reading stops.  Until
-#: then reading goes on, since only a reader notices that the client left.
-_READ_AHEAD_BYTES = 65536
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class HTTPFrontend(HTTPEnding):
+class HTTPFrontend(HTTPUploads):
     """The proxy's end of a client connection.
 
     :param factory: what all connections of this door share.
@@ -65,10 +61,7 @@ class HTTPFrontend(HTTPEnding):
         self._relay_end: RelayEnd | None = None
         self._searched = 0
         self._skipped_line = False
-        self._body: BodyReader | None = None
-        self._upload_open = False
         self._advancing = False
-        self._body_bytes = 0
         self._is_accounted = False
 
     # -- called by Twisted ---------------------------------------------------
@@ -95,8 +88,10 @@ class HTTPFrontend(HTTPEnding):
             elif doing is Doing.LINGERING:
                 self._throw_away(data)
             elif doing is not Doing.CLOSED:
-                self._read_ahead(data)
+                self._ahead += data
                 self._advance()
+                if len(self._ahead) > READ_AHEAD_BYTES and self._doing is not Doing.HEAD:
+                    self._pause_reading()
         except Exception:
             self._broke()
 
@@ -306,70 +301,6 @@ class HTTPFrontend(HTTPEnding):
         self._env.finished(record)
         if not self._lost:
             self._linger()
-
-    # -- request bodies ------------------------------------------------------
-
-    def _read_ahead(self, data: bytes) -> None:
-        self._ahead += data
-        if len(self._ahead) > _READ_AHEAD_BYTES:
-            self._pause_reading()
-
-    def open_upload(self) -> None:
-        """Hand over the request body, what was read ahead of it first."""
-        self._upload_open = True
-        if self._ahead and self._body is not None:
-            data = bytes(self._ahead)
-            self._ahead.clear()
-            self._receive_body(data)
-        if self._upload_open or self._body is None:
-            self._resume_reading()
-
-    def close_upload(self) -> None:
-        """The backend takes no more of the request body for now: take no more from the client."""
-        self._upload_open = False
-        self._pause_reading()
-
-    def hold_upload(self) -> None:
-        """Keep what comes of the request body, until the upload is opened for another backend."""
-        self._upload_open = False
-        if len(self._ahead) <= _READ_AHEAD_BYTES:
-            self._resume_reading()
-
-    def _receive_body(self, data: bytes) -> None:
-        body, exchange = self._body, self._exchange
-        assert body is not None and exchange is not None
-        try:
-            payload = body.receive(data)
-        except FramingError as error:
-            exchange.fail(BadRequest(str(error)))
-            return
-        if payload:
-            self._body_bytes += len(payload)
-            exchange.record.bytes_in = self._body_bytes
-            if self._body_bytes > exchange.body_limit:
-                exchange.fail(BodyTooLarge())
-                return
-        if not body.done:
-            if payload:
-                exchange.request_payload(payload)
-            return
-        # Before the last piece goes out, since the answer may come inside that call.
-        self._body = None
-        self._ahead += body.excess
-        self._upload_open = False
-        self._cycle.on_request(Event.END)
-        exchange.request_ended(body.trailers, payload)
-        self._resume_reading()
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self.transport.pauseProducing()
-
-    def _resume_reading(self) -> None:
-        if self._reading_paused and not self._lost:
-            self._reading_paused = False
-            self.transport.resumeProducing()
 
     # -- what comes behind a request -----------------------------------------
 

@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 from scalingo_proxy.model import App, Limits, Route, Timeouts
-from scalingo_proxy.protocols import backend_search, exchange, http_frontend
+from scalingo_proxy.protocols import backend_search, exchange, exchange_ending, http_frontend
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -236,8 +236,7 @@ class BehindCallbacksTests(FaultTestCase):
             world = World(**way)
             app = hello(world)
             client = world.client().send(get() + post(b"x") + get())
-            self.once(Exchange, "pause_upload")  # is not called: nothing is slow here
-            with mock.patch.object(exchange, "may_send_again", side_effect=Bug):
+            with mock.patch.object(exchange_ending, "may_send_again", side_effect=Bug):
                 app.backend.script(replies.fixed(b"1"), replies.close_silently())
                 world.advance(3)
             self.assertEqual(client.statuses, [200, 500, 200])

@@ -6,7 +6,8 @@ import random
 
 from scalingo_proxy.model import Limits, Timeouts
 from scalingo_proxy.testing import replies
-from tests.protocols.worlds import CUTS, WorldTestCase, get, post
+from scalingo_proxy.testing.world import World
+from tests.protocols.worlds import CUTS, WorldTestCase, each_world, get, post
 
 
 class ForwardingTests(WorldTestCase):
@@ -444,3 +445,17 @@ class BackPressureTests(WorldTestCase):
         self.assertIn(b"data: 1", client.received)
         self.assertNotIn(b"data: 2", client.received)
         world.run_until(lambda: client.responses)
+
+
+class LargeHeadTests(WorldTestCase):
+    """Limits beyond the defaults."""
+
+    @each_world(limits=Limits(head_bytes=200_000, header_bytes=100_000))
+    def test_head_larger_than_the_read_ahead(self, world: World) -> None:
+        """A head may be larger than what is read ahead of an exchange."""
+        app = world.app("hello", ["hello.test"])
+        lines = [b"A-%d: " % number + b"x" * 60_000 for number in range(3)]
+        client = world.client().send(get(b"/", b"hello.test", *lines))
+        world.run_until(lambda: client.responses)
+        self.assertEqual(client.statuses, [200])
+        self.assertEqual(len(app.backend.requests[0].get(b"A-2")), 60_000)

@@ -1,0 +1,173 @@
+"""How an exchange ends: answered, too late, abandoned, broken; and that it ends once.
+
+Every end gives the lease back with a word on the backend, tells the client what
+can still be told, and leaves one record.  How requests and responses are
+relayed until then is the business of :mod:`scalingo_proxy.protocols.exchange`.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from scalingo_proxy.errors import (
+    BackendClosed,
+    ClientClosed,
+    DrainTimeout,
+    FirstByteTimeout,
+    IdleTimeout,
+    InternalError,
+    ProxyError,
+    RequestTimeout,
+    ResolverUnavailable,
+)
+from scalingo_proxy.model import Outcome, Record
+from scalingo_proxy.protocols.backend_search import BackendSearch
+from scalingo_proxy.protocols.downstream import Downstream, Phase
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.routing.members import Membership
+from scalingo_proxy.routing.retries import may_send_again
+from scalingo_proxy.wire.http1_head import RequestHead
+
+__all__ = ["ExchangeEnding"]
+
+_log = Logger()
+
+
+class ExchangeEnding(BackendSearch):
+    """The ends of an exchange.
+
+    :ivar response_begun: a byte of a final response went to the client.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_body_taken",
+        "_downstream",
+        "_relay",
+        "_response_paused",
+        "_upload_paused",
+        "_waits_for_continue",
+        "response_begun",
+    )
+
+    def __init__(self, env: Environment, downstream: Downstream, head: RequestHead, record: Record) -> None:
+        super().__init__(env, downstream.timed, record)
+        self._head = head
+        self._request_complete = not head.framing.has_body
+        self._downstream = downstream
+        self.response_begun = False
+        self._body_taken = False
+        self._waits_for_continue = head.expect_continue
+        self._upload_paused = False
+        self._response_paused = False
+        self._backend: HTTPBackend | None = None
+        self._relay: Relay | None = None
+
+    def backend_lost(self, backend: HTTPBackend, response_begun: bool) -> None:
+        """The backend closed before its response was complete.
+
+        :param response_begun: a byte of a response had come, interim ones included.
+        """
+        self._backend = None
+        self._last_error = error = BackendClosed()
+        if self.response_begun or not may_send_again(
+            self._head.method, True, self._body_taken, response_begun
+        ):
+            self._end(error, Outcome.CLOSED)
+            return
+        self._upload_paused = False
+        if not self._request_complete:
+            self._downstream.hold_upload()
+        lease = self._lease
+        assert lease is not None
+        if self._reused and lease.member.membership is Membership.SERVING and self._seconds_left() > 0:
+            # Most likely it closed while idle: the same backend, freshly connected.
+            self._connect()
+        else:
+            self._try_another(Outcome.CLOSED)
+
+    def backend_failed(self, error: ProxyError) -> None:
+        """What the backend sent is unusable."""
+        self._backend = None
+        self._end(error, Outcome.BAD_RESPONSE)
+
+    def deadline_reached(self) -> None:
+        """The current wait took too long."""
+        phase = self.phase
+        if phase is Phase.RESOLVING:
+            self._end(ResolverUnavailable(), Outcome.ABANDONED)
+        elif phase is Phase.QUEUED:
+            assert self._ticket is not None
+            self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
+        elif phase is Phase.WAITING or (phase is Phase.SENDING and self._waits_for_continue):
+            self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
+        elif phase is Phase.SENDING and not self._upload_paused:
+            self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
+        else:
+            self._end(IdleTimeout(), Outcome.ABANDONED if self._client_is_silent else Outcome.TIMED_OUT)
+
+    @property
+    def _client_is_silent(self) -> bool:
+        """Whether it is the client that the silence comes from: the backend is not to blame then."""
+        stalls = not self._request_complete and not self._upload_paused
+        return stalls or self._response_paused or self.phase is Phase.TUNNEL
+
+    def fail(self, error: ProxyError) -> None:
+        """End with an error of ours; the backend, if there is one, is not to blame."""
+        self._end(error, Outcome.ABANDONED)
+
+    def client_left(self) -> None:
+        """The client closed: cancel everything, tell nobody but the log."""
+        self._end(ClientClosed(), Outcome.ABANDONED)
+
+    def cut(self) -> None:
+        """The proxy stops and cannot wait any longer."""
+        self._end(DrainTimeout(), Outcome.ABANDONED)
+
+    def broke(self) -> None:
+        """End because of a bug of ours, which the exception being handled tells of."""
+        _log.failure("request {request_id} failed", request_id=self.record.request_id)
+        self._end(InternalError(), Outcome.ABANDONED)
+
+    def _count_tunnel(self) -> None:
+        relay = self._relay
+        assert relay is not None
+        self.record.bytes_in += relay.client.received
+        self.record.bytes_out += relay.backend.received
+
+    def _end(self, error: ProxyError, outcome: Outcome) -> None:
+        if self.phase is Phase.OVER:
+            return
+        self.phase = Phase.OVER  # before anybody else is called: none of them can end it again
+        self.record.code = error.code
+        if not self.response_begun:
+            self.record.status = error.status
+        try:
+            self._stop_searching()
+            if self._backend is not None:
+                backend, self._backend = self._backend, None
+                backend.abandon()
+        finally:
+            self._release(outcome)
+        try:
+            if self._relay is not None:
+                self._count_tunnel()
+                self._relay.abort()
+            elif type(error) is ClientClosed:
+                pass
+            elif self.response_begun:
+                self._downstream.break_response()
+            else:
+                self._downstream.send_error(error)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.phase = Phase.OVER
+        env, record = self._env, self.record
+        record.finished_at = env.seconds()
+        env.deadlines.clear(self._timed)
+        env.finished(record)
+        self._downstream.exchange_over()
