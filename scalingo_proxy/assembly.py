@@ -33,6 +33,7 @@ from scalingo_proxy.services import gauges
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.broadcast import Broadcast
+from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DemoBackends
 from scalingo_proxy.services.listeners import Listener
@@ -79,6 +80,7 @@ def assemble(
     certificates = CertificateIndex(time.time)
     certificates.follow(store.certificates)
     certificates.apply(CertificateChange(settings.certificates))
+    certificate_control = CertificateControl(index=certificates, store=store, apps=resolver.apps)
     contexts = Contexts(certificates)
     build = _build(settings)
     parts = Parts(
@@ -101,12 +103,14 @@ def assemble(
         pools=pools,
         reactor=reactor,
         reload=proxy.reload,
+        judge=certificate_control.mistakes,
         clock=reactor.seconds,
     )
     admin = AdminService(
         reactor,
         settings.admin.endpoint,
         control=control,
+        certificates=certificate_control,
         metrics_text=metrics.exposition,
         unready=proxy.unready,
         facts=proxy.facts,
@@ -116,6 +120,7 @@ def assemble(
     gauges.add_pools(metrics, pools)
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, proxy.resolver_states)
+    gauges.add_certificates(metrics, certificates)
     gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
     gauges.add_process_start_time(metrics, time.time())
     gauges.add_build_info(metrics, build)

@@ -98,15 +98,24 @@ class CertificateIndex:
         self.apply(CertificateChange((), (name,)))
 
     def apply(self, change: CertificateChange) -> None:
-        """Take over *change*; look-ups see it from the next one on."""
-        for name in change.removed:
-            self._leave(self._by_name.pop(name, None))
-        for certificate in change.updated:
-            self._leave(self._by_name.get(certificate.name))
-            self._by_name[certificate.name] = certificate
+        """Take over *change*; look-ups see it from the next one on.
+
+        What it does not really change is left alone, as at a reload of files
+        that are what they were.
+        """
+        held = self._by_name
+        updated = tuple(each for each in change.updated if held.get(each.name) != each)
+        removed = tuple(name for name in change.removed if name in held)
+        for name in removed:
+            self._leave(held.pop(name))
+        for certificate in updated:
+            self._leave(held.get(certificate.name))
+            held[certificate.name] = certificate
             self._enter(certificate)
-        for watcher in tuple(self._watchers):
-            watcher(change)
+        difference = CertificateChange(updated, removed)
+        if difference:
+            for watcher in tuple(self._watchers):
+                watcher(difference)
 
     def follow(self, feed: Any) -> None:
         """Take over what *feed*, an ICertificateFeed, has and what becomes of it."""
@@ -114,7 +123,7 @@ class CertificateIndex:
         self.apply(CertificateChange(tuple(feed.certificates().values())))
 
     def watch(self, callback: Callable[[CertificateChange], None]) -> None:
-        """Call *callback* after each change."""
+        """Call *callback* after each change, with what differs."""
         self._watchers.append(callback)
 
     def _enter(self, certificate: Certificate) -> None:

@@ -16,11 +16,13 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.services.admin_apps import AppsApi
 from scalingo_proxy.services.admin_backends import BackendsApi
+from scalingo_proxy.services.admin_certificates import CertificatesApi
 from scalingo_proxy.services.admin_connections import AdminConnections
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.admin_proxy import ProxyApi
 from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
 from scalingo_proxy.services.admin_routes import AdminRoutes
+from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.services.listeners import Listener, ListenersService
@@ -54,6 +56,7 @@ class AdminService(Service):
         endpoint: ListenEndpoint | str,
         *,
         control: Control,
+        certificates: CertificateControl,
         metrics_text: Callable[[], str],
         unready: Callable[[], Sequence[str]] = tuple,
         facts: Callable[[], Mapping[str, Any]] = dict,
@@ -65,7 +68,7 @@ class AdminService(Service):
         self._token_file = token_file
         self._token = ""
         self._listening: ListenersService | None = None
-        routes = admin_routes(control, metrics_text, unready, facts)
+        routes = admin_routes(control, certificates, metrics_text, unready, facts)
         resource = AdminResource(routes, lambda: self._token, allowed_hosts)
         self._connections = AdminConnections(AdminSite(resource, reactor), reactor, resource.cancel_pending)
 
@@ -114,12 +117,17 @@ class AdminService(Service):
 
 def admin_routes(
     control: Control,
+    certificates: CertificateControl,
     metrics_text: Callable[[], str],
     unready: Callable[[], Sequence[str]] = tuple,
     facts: Callable[[], Mapping[str, Any]] = dict,
 ) -> AdminRoutes:
     """The whole table of the API."""
-    others = [*AppsApi(control).routes(), *BackendsApi(control).routes()]
+    others = [
+        *AppsApi(control, certificates).routes(),
+        *BackendsApi(control).routes(),
+        *CertificatesApi(certificates).routes(),
+    ]
     return AdminRoutes([*ProxyApi(control, metrics_text, unready, facts).routes(others), *others])
 
 

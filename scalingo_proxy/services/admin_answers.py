@@ -12,7 +12,14 @@ from typing import Any
 
 import attrs
 
-from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake, ResolverUnavailable
+from scalingo_proxy.errors import (
+    CertificateMistake,
+    ConfigurationError,
+    DomainTaken,
+    Mistake,
+    ResolverUnavailable,
+)
+from scalingo_proxy.services.certificate_control import CertificateInUse, ToldElsewhere, UnknownCertificate
 from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
 
 __all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "text_answer"]
@@ -86,6 +93,8 @@ def answer_for_error(error: BaseException) -> Answer | None:
 
 
 def _refusal_for(error: BaseException) -> Refusal | None:
+    if isinstance(error, CertificateMistake):
+        return Refusal(422, "broken-certificate", str(error), mistakes=error.mistakes)
     if isinstance(error, ConfigurationError):
         return Refusal(400, "invalid", str(error), mistakes=error.mistakes)
     if isinstance(error, DomainTaken):
@@ -96,6 +105,12 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(404, "unknown-app", str(error))
     if isinstance(error, DescribedByFile):
         return Refusal(409, "described-by-file", str(error))
+    if isinstance(error, UnknownCertificate):
+        return Refusal(404, "unknown-certificate", str(error))
+    if isinstance(error, ToldElsewhere):
+        return Refusal(409, "told-elsewhere", str(error))
+    if isinstance(error, CertificateInUse):
+        return Refusal(409, "certificate-in-use", str(error), beside={"apps": list(error.apps)})
     if isinstance(error, NotReady):
         return Refusal(503, "not-ready", str(error), headers=[("Retry-After", "1")])
     if isinstance(error, ResolverUnavailable):

@@ -10,11 +10,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from scalingo_proxy.errors import Mistake
 from scalingo_proxy.model import App, AppState
 from scalingo_proxy.resolvers.app_record import record_from_app
-from scalingo_proxy.services.admin_answers import Answer, Refusal, json_answer
-from scalingo_proxy.services.admin_routes import API, AdminRoute, Call
+from scalingo_proxy.resolvers.strict_tables import shown
+from scalingo_proxy.services.admin_answers import Answer, json_answer
+from scalingo_proxy.services.admin_routes import API, AdminRoute, Call, page_of
+from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import AppWritten, Control
 from scalingo_proxy.services.reserved_settings import reserved_warnings
 
@@ -27,14 +28,13 @@ _STATES = {
     "start": AppState.RUNNING,
 }
 
-_MAX_PER_PAGE = 1000
-
 
 class AppsApi:
     """``/apps`` and what is below ``/apps/NAME`` but its backends."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, certificates: CertificateControl) -> None:
         self._control = control
+        self._certificates = certificates
 
     def routes(self) -> list[AdminRoute]:
         """Its lines of the table."""
@@ -49,8 +49,7 @@ class AppsApi:
         ]
 
     def _list(self, call: Call) -> Answer:
-        page = _whole_number(call, "page", 1, 1_000_000_000)
-        per_page = _whole_number(call, "per_page", 100, _MAX_PER_PAGE)
+        page, per_page = page_of(call)
         found = self._control.apps(call.query.get("q", ""), page, per_page)
         return json_answer(
             {
@@ -97,20 +96,15 @@ class AppsApi:
         return {**record_from_app(app), "source": self._control.source(app.name)}
 
     def _told_after(self, app: App) -> dict[str, Any]:
-        """The app, and which of its settings were stored in vain."""
-        warnings = reserved_warnings(app)
+        """The app, and which of its settings were stored in vain, or not for all it is asked for."""
+        warnings = [*reserved_warnings(app), *self._doubts(app)]
         return {**self._told(app), **({"warnings": warnings} if warnings else {})}
+
+    def _doubts(self, app: App) -> list[str]:
+        doubts = self._certificates.doubts(app)
+        return [f"app {shown(app.name)}: certificate: {sentence}" for sentence in doubts]
 
 
 def _record(body: dict[str, Any]) -> dict[str, Any]:
     """The record alone: what is told beside it may come back with it."""
     return {key: value for key, value in body.items() if key not in ("source", "warnings")}
-
-
-def _whole_number(call: Call, key: str, default: int, highest: int) -> int:
-    text = call.query.get(key, str(default))
-    # Ten digits are plenty, and int() of a long text is quadratic.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= highest):
-        mistake = Mistake(key, f"must be a whole number from 1 to {highest}")
-        raise Refusal(400, "invalid", str(mistake), mistakes=[mistake])
-    return int(text)

@@ -17,7 +17,9 @@ from twisted.internet.defer import Deferred
 from scalingo_proxy.errors import Mistake
 from scalingo_proxy.services.admin_answers import Answer, Refusal
 
-__all__ = ["API", "AdminRoute", "AdminRoutes", "Call", "parse_query"]
+__all__ = ["API", "AdminRoute", "AdminRoutes", "Call", "page_of", "parse_query"]
+
+_MAX_PER_PAGE = 1000
 
 #: Where the API of this version lives.
 API = "/api/v1"
@@ -141,3 +143,21 @@ def parse_query(raw_query: bytes, understood: Iterable[str]) -> dict[str, str]:
     if mistakes:
         raise Refusal(400, "invalid", "; ".join(map(str, mistakes)), mistakes=mistakes)
     return query
+
+
+def page_of(call: Call) -> tuple[int, int]:
+    """The page that is asked for, and how much stands on it.
+
+    :raises Refusal: 400.
+    """
+    page = _whole_number(call, "page", 1, 1_000_000_000)
+    return page, _whole_number(call, "per_page", 100, _MAX_PER_PAGE)
+
+
+def _whole_number(call: Call, key: str, default: int, highest: int) -> int:
+    text = call.query.get(key, str(default))
+    # Ten digits are plenty, and int() of a long text is quadratic.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= highest):
+        mistake = Mistake(key, f"must be a whole number from 1 to {highest}")
+        raise Refusal(400, "invalid", str(mistake), mistakes=[mistake])
+    return int(text)

@@ -8,14 +8,14 @@ the store and in effect in the table.  Knows no HTTP, no file and no listener.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from scalingo_proxy.errors import ConfigurationError, ScalingoProxyError
+from scalingo_proxy.errors import ConfigurationError, Mistake, ScalingoProxyError
 from scalingo_proxy.model import App, AppState, TopologyChange
 from scalingo_proxy.resolvers.app_record import app_from_record, merge_patch, record_from_app
 from scalingo_proxy.resolvers.layered import LayeredResolver
@@ -114,6 +114,8 @@ class Control:
     :param reload: reads the configuration again; what it returns (or the
         Deferred fires with) is told as it is, and it raises
         ConfigurationError or DomainTaken after changing nothing.
+    :param judge: what is wrong with an app beyond its record, in the light of
+        what else there is.
     :param clock: the monotonic clock that the pools are told the time by.
     :param wall_clock: seconds since the epoch.
     """
@@ -126,6 +128,7 @@ class Control:
         pools: Pools,
         reactor: IReactorTime,
         reload: Callable[[], Any],
+        judge: Callable[[App], Iterable[Mistake]] = lambda app: (),
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -134,6 +137,7 @@ class Control:
         self._pools = pools
         self._reactor = reactor
         self._reload = reload
+        self._judge = judge
         self._clock = clock
         self._wall_clock = wall_clock
         self._index = AppIndex(resolver)
@@ -212,7 +216,7 @@ class Control:
         async def put() -> AppWritten:
             self._require_loaded()
             is_new = name not in self._resolver.apps()
-            return AppWritten(await self._write(_parsed(record, name)), is_new)
+            return AppWritten(await self._write(self._judged(_parsed(record, name))), is_new)
 
         return self._exclusively(put)
 
@@ -225,7 +229,7 @@ class Control:
 
         async def change() -> App:
             record = merge_patch(record_from_app(self.app(name)), patch)
-            return await self._write(_parsed(record, name))
+            return await self._write(self._judged(_parsed(record, name)))
 
         return self._exclusively(change)
 
@@ -307,6 +311,12 @@ class Control:
     def _require_loaded(self) -> None:
         if not self._store.is_loaded:
             raise NotReady("the store is still being loaded")
+
+    def _judged(self, app: App) -> App:
+        mistakes = tuple(self._judge(app))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        return app
 
     async def _write(self, app: App) -> App:
         self._resolver.check(TopologyChange(updated=(app,)), self._store)

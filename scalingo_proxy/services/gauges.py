@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from scalingo_proxy.model import Certificate
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.services.exposition import Family
@@ -16,6 +17,7 @@ from scalingo_proxy.services.metrics import OTHER_APPS, Metrics
 
 __all__ = [
     "add_build_info",
+    "add_certificates",
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
@@ -61,6 +63,17 @@ def add_resolvers(metrics: Metrics, states: Callable[[], Iterable[tuple[str, boo
         "scalingo_proxy_resolver_up", "gauge", "Whether a source of routes can answer now.", ("resolver",)
     )
     metrics.add(family, lambda: (((name,), is_up) for name, is_up in states()))
+
+
+def add_certificates(metrics: Metrics, certificates: Iterable[Certificate]) -> None:
+    """When each certificate expires, by its name."""
+    family = Family(
+        "scalingo_proxy_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When a certificate expires, since the epoch.",
+        ("name",),
+    )
+    metrics.add(family, lambda: (((each.name,), each.not_after) for each in certificates))
 
 
 def add_log_lines_dropped(metrics: Metrics, count: Callable[[], int]) -> None:

@@ -23,14 +23,17 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from scalingo_proxy.model import App, Limits, Route, Timeouts
+from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 
+NOW = 1_700_000_000.0
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8081)
 
 OPENAPI: dict[str, Any] = json.loads(
@@ -113,16 +116,23 @@ class AdminWorld:
             self.store.start()
         self.reload: Any = lambda: {"apps": {"updated": [], "removed": []}}
         self.reasons: list[str] = []
+        self.certificates = CertificateIndex(self.wall_clock)
+        self.certificates.follow(self.store.certificates)
+        self.certificate_control = CertificateControl(
+            index=self.certificates, store=self.store, apps=self.resolver.apps, wall_clock=self.wall_clock
+        )
         self.control = Control(
             resolver=self.resolver,
             store=self.store,
             pools=self.pools,
             reactor=self.reactor,
             reload=lambda: self.reload(),
+            judge=self.certificate_control.mistakes,
             clock=self.reactor.seconds,
-            wall_clock=lambda: 1_700_000_000.0 + self.reactor.seconds(),
+            wall_clock=self.wall_clock,
         )
         options = {
+            "certificates": self.certificate_control,
             "metrics_text": lambda: "scalingo_proxy_up 1\n",
             "unready": lambda: self.reasons,
             **options,
@@ -130,6 +140,10 @@ class AdminWorld:
         self.service = AdminService(
             self.reactor, options.pop("endpoint", "127.0.0.1:8081"), control=self.control, **options
         )
+
+    def wall_clock(self) -> float:
+        """Seconds since the epoch, by the reactor's clock."""
+        return NOW + float(self.reactor.seconds())
 
     def start(self) -> AdminWorld:
         self.service.startService()

@@ -180,7 +180,7 @@ class OpenAPITests(SynchronousTestCase):
                 patch if route.takes_patch else patch[:1] if route.takes_body else (),
                 route.is_open,
             )
-            for route in admin_routes(self.world.control, str).routes
+            for route in admin_routes(self.world.control, self.world.certificate_control, str).routes
         }
         self.assertEqual(described, routes)
 

@@ -212,7 +212,7 @@ class MethodTests(RequestsCase):
             "/api/v1/apps/",
             "/api/v1/apps/hello/",
             "//live",
-            "/api/v1/certificates/x",
+            "/api/v1/certificates/x/y",
             "/api/v1/requests/x",
             "/live/x",
             "/LIVE",
