@@ -68,7 +68,7 @@ class DemoBackends(Service):
         now = self._wall_clock()
         authority = demo_authority(self._folder, self._wall_clock)
         chain, key = authority.issue([DEMO_DOMAIN, f"*.{DEMO_DOMAIN}"], now)
-        self._certificates.set(load_certificate("demo", chain, key, now))
+        self._certificates.set(load_certificate(f"demo:{DEMO_DOMAIN}", chain, key, now))
         plain = [self._listen(f"demo-{number}") for number in range(1, _COUNT + 1)]
         self._resolver.set_app(App(name=DEMO_APP, domains=[DEMO_DOMAIN], backends=plain))
         sealed = self._listen("demo-sealed", _tls_options(*authority.issue([SEALED_DOMAIN], now)))
