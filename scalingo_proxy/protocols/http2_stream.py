@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2Stream"]
 
+#: After a whole response a client that still sends its request is given so
+#: long to stop by itself; some take RST_STREAM for the loss of the response.
+_LINGER_SECONDS = 2.0
+
 
 class HTTP2Stream(HTTP2Responder):
     """The client's side of one exchange over HTTP/2.
@@ -281,7 +285,10 @@ class HTTP2Stream(HTTP2Responder):
             except Exception:
                 exchange.broke()
         else:
-            self._frontend.stalled(self)
+            if self._end_sent:
+                self.reset(ErrorCodes.NO_ERROR)  # the response did not need the rest (RFC 9113 §8.1)
+            else:
+                self._frontend.stalled(self)
             self._conclude()
 
     def _wait_for_client(self) -> None:
@@ -296,7 +303,9 @@ class HTTP2Stream(HTTP2Responder):
             if not self._end_sent:
                 return
             if not self._in.ended:
-                self.reset(ErrorCodes.NO_ERROR)  # the response does not need the rest (RFC 9113 §8.1)
+                env = self._env
+                env.deadlines.set(self, env.seconds() + _LINGER_SECONDS)
+                return
         self._is_over = True
         self._acknowledge()
         self._env.deadlines.forget(self)

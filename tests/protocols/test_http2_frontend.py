@@ -191,6 +191,7 @@ class ResponseTests(HTTP2TestCase):
         world.run_until(lambda: stream.reset is not None)
         self.assertEqual((stream.status, bytes(stream.body), stream.reset), (401, b"enough", 0))
         self.assertEqual(app.backend.open_connections, [])
+        self.assertAlmostEqual(world.clock.seconds(), 2, delta=0.2)  # time for the client to stop by itself
         again = client.request(fields(method=b"POST"), b"b")
         world.run_until(lambda: again.ended)
 
@@ -321,7 +322,9 @@ class UploadTests(HTTP2TestCase):
         hello(world, replies.echo())
         stream = self.client(world).request(fields(method=b"POST"), b"x", end=False)
         world.advance(6)
-        self.assertEqual((stream.status, stream.code, stream.reset), (408, "request-timeout", 0))
+        self.assertEqual((stream.status, stream.code, stream.reset), (408, "request-timeout", None))
+        world.advance(2)
+        self.assertEqual(stream.reset, 0)
 
     def test_malformed_end(self) -> None:
         """A body that is shorter than announced never becomes a whole request."""

@@ -175,8 +175,9 @@ class WebSocketTests(HTTP2TestCase):
         hello(world, replies.fixed(b"no", 403))
         _, stream = self.opened(world)
         self.assertEqual((stream.status, bytes(stream.body), stream.code), (403, b"no", "-"))
-        self.assertEqual(stream.reset, ErrorCodes.NO_ERROR)
         self.assertEqual(world.records[0].status, 403)
+        world.advance(3)
+        self.assertEqual(stream.reset, ErrorCodes.NO_ERROR)
 
     def test_no_websocket(self) -> None:
         """An answer that HTTP/2 would take for acceptance, or a false proof, is 502."""
