@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scalingo_proxy.cli_apps import add_app_commands
+from scalingo_proxy.cli_certificates import add_certificate_commands
 from scalingo_proxy.cli_check import add_check_command
 from scalingo_proxy.cli_client import AdminAddress, AdminClient, ApiRefusal, Unreachable
 from scalingo_proxy.cli_output import CommandMistake, Output
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_check_command(commands, common)
     add_app_commands(commands, common)
+    add_certificate_commands(commands, common)
     return parser
 
 
