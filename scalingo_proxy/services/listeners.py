@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.resolvers.strict_tables import shown
 from scalingo_proxy.services.doors import Door, Listener, OpenPort
+from scalingo_proxy.services.endpoint_strings import BACKLOG
 from scalingo_proxy.services.listen_errors import LISTEN_ERRORS, explain_listen_error
 from scalingo_proxy.services.stale_sockets import clear_stale_socket
 
@@ -44,7 +45,15 @@ OpenPortFunction = Callable[[Any, str, IProtocolFactory], "Deferred[IListeningPo
 
 
 def _open_port(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+    # Twisted's own backlog of 50 overflows when clients come back together, and
+    # each that does not fit waits a second for its next try.
+    longer = "" if "backlog=" in description else f":backlog={BACKLOG}"
+    endpoint: IStreamServerEndpoint
+    try:
+        endpoint = serverFromString(reactor, description + longer)  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError):
+        # It names one by its position, or is of a kind that has none.
+        endpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
     return endpoint.listen(factory)
 
 
