@@ -18,11 +18,9 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import (
     BadRequest,
-    HeadTooLarge,
     InternalError,
     ProxyError,
     RequestTimeout,
-    UriTooLong,
 )
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
@@ -38,7 +36,13 @@ from scalingo_proxy.wire.http1_forwarding import (
     acceptable_request_id,
     informational_head,
 )
-from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end, parse_request_head
+from scalingo_proxy.wire.http1_head import (
+    RequestHead,
+    ResponseHead,
+    check_unfinished_request_head,
+    head_end,
+    parse_request_head,
+)
 
 __all__ = ["HTTPFrontend"]
 
@@ -224,12 +228,9 @@ class HTTPFrontend(HTTPUploads):
             self._wait(env.timeouts.request_head)
         try:
             end = head_end(ahead, self._searched)
-            if (end if end >= 0 else len(ahead)) > limits.head_bytes:
-                raise UriTooLong() if self._line_is_too_long() else HeadTooLarge()
             if end < 0:
+                check_unfinished_request_head(ahead, self._searched, limits)
                 self._searched = len(ahead)
-                if len(ahead) > limits.request_line_bytes + 1 and self._line_is_too_long():
-                    raise UriTooLong()
                 return False
             head = parse_request_head(bytes(ahead[:end]), limits)
         except FramingError as error:
@@ -253,9 +254,6 @@ class HTTPFrontend(HTTPUploads):
                 self._skipped_line = True
                 del ahead[:2]
         return bool(ahead)
-
-    def _line_is_too_long(self) -> bool:
-        return self._ahead.find(b"\r\n", 0, self._env.limits.request_line_bytes + 2) < 0
 
     def _begin_exchange(self, head: RequestHead) -> None:
         assert self._identity is not None
