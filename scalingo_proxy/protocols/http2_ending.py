@@ -151,8 +151,11 @@ class HTTP2Ending(HTTP2Sender):
             return
         for stream in list(self._streams.values()):
             self._hand(stream, stream.cut)
+        self._end_what_is_left()
+
+    def _end_what_is_left(self) -> None:
         if self._closed:
-            return  # that was all
+            return  # the last stream closed the connection
         self._closed = True
         self._lose_streams()
         if self.is_paused:

@@ -169,7 +169,7 @@ class HTTP2Responder(Timed):
         part = out.take(most)
         self._sender.pending -= len(part)
         is_last = out.ended and not (out.size or out.trailers)
-        self._connection.send_data(self.id, part, end_stream=is_last)
+        self._connection.send_payload(self.id, part, is_last)
         if len(part) < window:
             self._sender.sent_freely(len(part))
         if is_last:

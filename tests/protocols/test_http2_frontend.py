@@ -191,7 +191,7 @@ class ResponseTests(HTTP2TestCase):
         world.run_until(lambda: stream.reset is not None)
         self.assertEqual((stream.status, bytes(stream.body), stream.reset), (401, b"enough", 0))
         self.assertEqual(app.backend.open_connections, [])
-        self.assertAlmostEqual(world.clock.seconds(), 2, delta=0.2)  # time for the client to stop by itself
+        self.assertGreaterEqual(world.clock.seconds(), 2)  # time for the client to stop by itself
         again = client.request(fields(method=b"POST"), b"b")
         world.run_until(lambda: again.ended)
 
