@@ -121,11 +121,12 @@ class Exchange(ExchangeEnding):
         self._request_complete = True
         self._body_taken = True
         self._waits_for_continue = False
-        self.alive()
         if self._backend is not None:
             self._backend.end_request(relayed_trailers(trailers), payload)
         if self.phase is Phase.SENDING:
             self._request_sent()
+        else:
+            self.alive()
 
     def pause_upload(self) -> None:
         """The backend does not keep up with the upload."""
@@ -185,6 +186,7 @@ class Exchange(ExchangeEnding):
         if self._head.websocket_key and self._is_no_websocket(head):
             return
         self._begin_response(head)
+        self.alive()
         self.record.bytes_out += len(payload)
         self._downstream.start_response(head, payload)
 
@@ -223,7 +225,6 @@ class Exchange(ExchangeEnding):
             head.fields.append((b"Strict-Transport-Security", HSTS))
         self.response_begun = True
         self.phase = Phase.RESPONDING
-        self.alive()
 
     def _note_first_byte(self) -> None:
         if self.record.first_byte_at is None:
@@ -257,6 +258,7 @@ class Exchange(ExchangeEnding):
             return
         self._begin_response(head)
         self.phase = Phase.TUNNEL
+        self.alive()
         lease.become_tunnel()
         client = self._downstream.switch(head)
         self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended, self._env.pipes)
