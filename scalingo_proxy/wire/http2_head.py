@@ -42,6 +42,8 @@ _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\
 _METHOD = re.compile(rb"[" + TOKEN + rb"]{1,64}+")
 _PATH = re.compile(rb"[\x21\x22\x24-\x7e]++")
 
+_MAX_TRAILERS = 100
+
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 #: Fields that only have a meaning on one connection (RFC 9113 §8.2.2).
 _CONNECTION_SPECIFIC = frozenset(
@@ -216,10 +218,12 @@ def websocket_refusal(key: bytes, head: ResponseHead) -> str:
 def http2_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
     """The fields of a request's trailer section.
 
-    :raises FramingError: for a pseudo-header or a malformed field.
+    :raises FramingError: for a pseudo-header, a malformed field, or too many.
     """
     trailers: Fields = []
     for name, value in fields:
+        if len(trailers) == _MAX_TRAILERS:
+            raise FramingError("there are too many trailers")
         if name[:1] == b":" or _VALUE.fullmatch(value) is None:
             raise FramingError("a trailer is malformed")
         check_name(name)
