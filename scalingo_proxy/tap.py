@@ -11,9 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from twisted.application.service import MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 from twisted.python.runtime import seconds as wall_clock
 
@@ -122,7 +124,11 @@ class Program(MultiService):
     def _not_loaded(self, failure: Any) -> None:
         _tell(str(failure.value))
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, self._stop)
+
+    def _stop(self) -> None:
+        with suppress(ReactorNotRunning):  # it stops already
+            self._reactor.stop()
 
 
 def _exit_now(number: int, frame: object) -> NoReturn:
@@ -149,5 +155,6 @@ def _tell(sentence: str) -> None:
 def _write(stream: TextIO | None, text: str) -> None:
     # Not sys.stdout: twistd has put its own log there.
     if stream is not None:
-        stream.write(text)
-        stream.flush()
+        with suppress(OSError):  # a full disk, or nobody reads: no reason to keep apps waiting
+            stream.write(text)
+            stream.flush()

@@ -164,6 +164,8 @@ class StoreResolver(TableFeed):
             table = await thread.run(file.load, self.name)
             if self._read_certificate is not None:
                 certificates = await thread.run(file.load_certificates, self._read_certificate)
+        except GeneratorExit:  # the program ends before its reactor ran: nothing can be waited for
+            raise
         except BaseException:
             await thread.run(file.close)
             thread.stop()

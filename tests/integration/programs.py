@@ -57,28 +57,34 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = _START_SE
 
 
 class _Process:
-    """A program whose output is collected and which is ended by its pid."""
+    """A program whose output is collected and which is ended by its pid.
 
-    def __init__(self, command: list[str], directory: str) -> None:
+    :param output: a file that gets the standard output instead; only the other one is collected then.
+    """
+
+    def __init__(self, command: list[str], directory: str, output: str = "") -> None:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SCALINGO_PROXY_")
         }
         environment["PYTHONPATH"] = os.getcwd()
-        self.process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        with open(output or os.devnull, "wb") as file:
+            self.process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file if output else subprocess.PIPE,
+                stderr=subprocess.PIPE if output else subprocess.STDOUT,
+            )
+        collected = self.process.stderr if output else self.process.stdout
+        assert collected is not None
+        self._collected = collected
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self._collected:
             self.lines.append(line.decode("utf-8", "replace").rstrip("\n"))
 
     @property
@@ -108,8 +114,7 @@ class _Process:
                 self.process.kill()
                 self.process.wait()
         self._reader.join(5.0)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self._collected.close()
 
     def resident_bytes(self) -> int:
         """Its memory now."""
@@ -128,7 +133,7 @@ class ProxyProcess(_Process):
     :ivar admin_port: of the admin API.
     """
 
-    def __init__(self, directory: str, config: str, *options: str) -> None:
+    def __init__(self, directory: str, config: str, *options: str, output: str = "") -> None:
         self.directory = directory
         self.config_path = os.path.join(directory, "proxy.toml")
         self.write_config(config)
@@ -145,6 +150,7 @@ class ProxyProcess(_Process):
                 *options,
             ],
             directory,
+            output,
         )
         self.port = 0
         self.admin_port = 0
@@ -166,8 +172,19 @@ class ProxyProcess(_Process):
 
         match = wait_for(ports, "the banner")
         self.port, self.admin_port = int(match[1]), int(match[2])
-        wait_for(lambda: self.admin("GET", "/ready")[0] == 200, "readiness")
+        self.wait_until_ready()
         return self
+
+    def wait_until_ready(self) -> None:
+        """Ask the admin API, at the port that it has by now, until it says so."""
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.output
+            with contextlib.suppress(OSError):
+                return self.admin("GET", "/ready")[0] == 200
+            return False
+
+        wait_for(is_ready, "readiness")
 
     def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Ask the admin API; the status and the document."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+from unittest import SkipTest
 
-from tests.integration.programs import IntegrationTestCase, ProxyProcess, wait_for
+from tests.integration.programs import IntegrationTestCase, ProxyProcess, free_port, wait_for
 from tests.integration.servers import SocketServer, read_head
 from tests.integration.test_many_connections import ASK, answer_ok, read_answer
 
@@ -180,3 +184,48 @@ class OperatingTests(IntegrationTestCase):
         self.assertEqual(proxy.wait(), 1)
         self.assertIn(f"port {port} is in use", proxy.output)
         self.assertNotIn("Traceback", proxy.output)
+
+    def test_nowhere_to_write(self) -> None:
+        """The proxy serves although nothing can be written to standard output, its banner included."""
+        if not os.path.exists("/dev/full"):
+            raise SkipTest("this system has no /dev/full")
+        directory = self.directory()
+        port, admin_port = free_port(), free_port()
+        text = self.config().replace("tcp:0:", f"tcp:{port}:")
+        text = text.replace("127.0.0.1:0", f"127.0.0.1:{admin_port}")
+        proxy = ProxyProcess(directory, text, output="/dev/full")
+        self.addCleanup(proxy.end)
+        proxy.port, proxy.admin_port = port, admin_port
+        proxy.wait_until_ready()
+        self.assertEqual(proxy.request()[0], 404)
+        proxy.signal(signal.SIGTERM)
+        self.assertEqual(proxy.wait(), -signal.SIGTERM)
+
+    def test_stop_while_loading(self) -> None:
+        """A stop before the store gives up on another process's lock leaves no traceback."""
+        directory = self.directory()
+        first = self.start_proxy(state="apps.db", directory=directory)
+        second = ProxyProcess(directory, self.config(state="apps.db"))
+        self.addCleanup(second.end)
+        wait_for(lambda: "  admin " in second.output, "the banner")
+        second.signal(signal.SIGTERM)
+        second.wait()
+        self.assertNotIn("Traceback", second.output)
+        self.assertEqual(first.admin("GET", "/ready")[0], 200)
+
+    def test_busy_port_under_twist(self) -> None:
+        """Under ``twist`` too, one sentence is all that a taken port leaves behind."""
+        port = self.server().address.rpartition(":")[2]
+        run = "from twisted.application.twist._twist import Twist; Twist.main()"
+        options = ["scalingo-proxy", "--http", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
+        done = subprocess.run(
+            [sys.executable, "-c", run, *options],
+            cwd=self.directory(),
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"port {port} is in use", done.stderr.decode())
+        self.assertNotIn("Traceback", done.stderr.decode())
