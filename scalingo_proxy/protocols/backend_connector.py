@@ -143,17 +143,18 @@ class _Given(Factory):
 
 
 class _OneConnection(ClientFactory):
-    """The factory behind one attempt."""
+    """The factory behind one attempt; Twisted keeps it as long as the connection."""
 
     noisy = False
 
     def __init__(self, protocol: Protocol, failed: Callable[[Failure], None]) -> None:
-        self._protocol = protocol
+        self._protocol: Protocol | None = protocol
         self._failed: Callable[[Failure], None] | None = failed
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        self._failed = None
-        return self._protocol
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        # Holding on to it would leave each connection to the garbage collector.
+        protocol, self._protocol, self._failed = self._protocol, None, None
+        return protocol
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         failed, self._failed = self._failed, None

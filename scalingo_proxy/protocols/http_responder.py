@@ -30,13 +30,17 @@ class HTTPResponder(Protocol, Timed):
     transport: Any
 
     def __init__(self) -> None:
-        self.timed: Timed = self
         self._cycle = Cycle()
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
         self._chunked_response = False
         self._ends_by_close = False
         self._writing_paused = False
+
+    @property
+    def timed(self) -> Timed:
+        """What the waits of an exchange are counted on: the connection, which has one at a time."""
+        return self  # not kept as an attribute: an object that holds itself is left to the collector
 
     def _is_last(self) -> bool:
         """Whether this connection carries no further request, whatever the client wants."""
