@@ -18,6 +18,9 @@ __all__ = ["GRANULARITY", "Deadlines", "Timed"]
 #: How late a deadline may be noticed at most, seconds; it is never early.
 GRANULARITY = 0.1
 
+#: A sweep that comes so late was held up, by whatever stopped the process.
+_LATE = 1.0
+
 _NEVER = math.inf
 
 _log = Logger()
@@ -50,6 +53,7 @@ class Deadlines:
         self._slots: dict[int, dict[Timed, None]] = {}
         self._timer: Any = None
         self._timer_slot: float = _NEVER
+        self._has_given_way = False
         self._is_stopping = False
 
     def set(self, timed: Timed, at: float) -> None:
@@ -115,9 +119,15 @@ class Deadlines:
         self._timer = self._clock.callLater(delay, self._sweep)
 
     def _sweep(self) -> None:
+        now = self._clock.seconds()
+        if now - self._timer_slot * GRANULARITY > _LATE and not self._has_given_way:
+            # What came during the standstill is read before anybody is told that nothing came.
+            self._has_given_way = True
+            self._timer = self._clock.callLater(0, self._sweep)
+            return
+        self._has_given_way = False
         self._timer = None
         self._timer_slot = _NEVER
-        now = self._clock.seconds()
         due = sorted(slot for slot in self._slots if slot * GRANULARITY <= now)
         for slot in due:
             for timed in self._slots.pop(slot, ()):

@@ -139,6 +139,20 @@ class StaleTests(WorldTestCase):
         self.assertEqual(set(app.backend.request_ids.values()), {1})
 
     @each_world({"latency": 0.5}, {"latency": 0.5, "cut": True, "shuffle": True})
+    def test_post_crosses_the_end(self, world: World) -> None:
+        """A POST that crosses the backend's FIN may have been executed: 502, and not sent again."""
+        for request in (post(b"body"), post(b"")):
+            app = hello(world)
+            world.request(get())
+            client = world.client().send(request)
+            world.advance(0.4)
+            app.backend.close_connections()
+            world.run_until(lambda client=client: client.responses)
+            self.assertEqual((client.statuses, world.records[-1].code), ([502], "backend-closed"))
+            self.assertEqual(sum(r.method == b"POST" for r in app.backend.requests), 0)
+            self.assertEqual(len(app.backend.connections), 1)
+
+    @each_world({"latency": 0.5}, {"latency": 0.5, "cut": True, "shuffle": True})
     def test_reset_on_first_write(self, world: World) -> None:
         """A GET that is answered by a reset of a kept connection is repeated on a fresh one."""
         app = hello(world)

@@ -100,6 +100,30 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(len(timed.told), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_late(self) -> None:
+        """After a standstill whoever has something to read may read first, once."""
+        busy, idle = Recorder(self.clock), Recorder(self.clock)
+        self.deadlines.set(busy, 5.0)
+        self.deadlines.set(idle, 5.0)
+        # The clock jumps; what came meanwhile is read in the turn after the timers'.
+        self.clock.rightNow = 65.0
+        self.clock.calls[0].func()
+        self.assertEqual((busy.told, idle.told), ([], []))
+        self.deadlines.set(busy, 70.0)
+        self.clock.advance(0)
+        self.assertEqual((busy.told, idle.told), ([], [65.0]))
+        self.run_to(70.2)
+        self.assertEqual(len(busy.told), 1)
+
+    def test_late_again(self) -> None:
+        """A clock that always jumps puts nobody off for ever."""
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 5.0)
+        for _ in range(2):
+            self.clock.rightNow += 30.0
+            self.clock.calls.pop(0).func()
+        self.assertEqual(len(timed.told), 1)
+
     def test_like_a_model(self) -> None:
         """Random settings are told as an exact timer would, give or take the granularity."""
         randomness = random.Random(5)
