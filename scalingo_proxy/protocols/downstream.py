@@ -34,6 +34,8 @@ class Phase(enum.Enum):
 class Frontend(Protocol):
     """What a factory asks of each connection of a client."""
 
+    transport: Any
+
     def drain(self) -> None:
         """Close now if nothing is under way, else as soon as nothing is."""
 

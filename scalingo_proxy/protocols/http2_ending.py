@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from h2.errors import ErrorCodes
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
 
 __all__ = ["LINGER_BYTES", "HTTP2Ending"]
-
-_log = Logger()
 
 #: After the last GOAWAY what still comes is thrown away for so long and so many
 #: bytes; closing at once would reset the connection and take the GOAWAY with it.
@@ -172,8 +169,6 @@ class HTTP2Ending(HTTP2Sender):
         self.transport.abortConnection()
 
     def _note_provoked(self, count: int) -> None:
-        if self._leaving:
-            return
         for _ in range(count):
             if not self._closed and not self._floods.admits(Kind.PROVOKED_RESET, self.env.seconds()):
                 self._send_away(Kind.PROVOKED_RESET)
@@ -227,5 +222,4 @@ class HTTP2Ending(HTTP2Sender):
         try:
             handle(*args)
         except Exception:
-            _log.failure("stream {stream_id} was mishandled", stream_id=stream.id)
             stream.broke()

@@ -15,6 +15,7 @@ from hyperframe.frame import (
     DataFrame,
     ExtensionFrame,
     Frame,
+    GoAwayFrame,
     PingFrame,
     PriorityFrame,
     RstStreamFrame,
@@ -37,7 +38,7 @@ class Kind(enum.Enum):
     PROVOKED_RESET = "provoked reset"
     PING = "ping"
     SETTINGS = "settings"
-    #: PRIORITY, and the frames of extensions that we do not speak.
+    #: PRIORITY, GOAWAY, and the frames of extensions that we do not speak.
     PRIORITY = "priority"
     EMPTY_DATA = "empty data"
     #: Windows opened by a few bytes at a time, and those of closed streams.
@@ -54,6 +55,7 @@ _KINDS: Mapping[type[Frame], Kind] = {
     PriorityFrame: Kind.PRIORITY,
     ExtensionFrame: Kind.PRIORITY,
     AltSvcFrame: Kind.PRIORITY,
+    GoAwayFrame: Kind.PRIORITY,
 }
 
 

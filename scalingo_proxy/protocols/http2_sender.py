@@ -12,7 +12,6 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.http2_connection import EdgeConnection
@@ -26,8 +25,6 @@ from scalingo_proxy.protocols.http2_responder import HTTP2Responder
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 
 __all__ = ["HTTP2Sender"]
-
-_log = Logger()
 
 #: Bytes of a response that may wait on one stream before its backend is paused.
 _HIGH_WATER_BYTES = 65536
@@ -143,7 +140,7 @@ class HTTP2Sender(Protocol, Timed):
             try:
                 has_more = stream.send_turn()
             except Exception:
-                _log.failure("stream {stream_id} could not be sent", stream_id=stream.id)
+                stream.reset(ErrorCodes.INTERNAL_ERROR)  # nobody knows how much of it went out
                 stream.broke()
                 continue
             if has_more:

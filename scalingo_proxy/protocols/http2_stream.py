@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, TrailersReceived
+from twisted.logger import Logger
 
 from scalingo_proxy.errors import BadRequest, BodyTooLarge, ProxyError
 from scalingo_proxy.model import Record
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 
 __all__ = ["HTTP2Stream"]
+
+_log = Logger()
 
 #: After a whole response a client that still sends its request is given so
 #: long to stop by itself; some take RST_STREAM for the loss of the response.
@@ -267,10 +270,11 @@ class HTTP2Stream(HTTP2Responder):
             self.lost()
 
     def broke(self) -> None:
-        """A bug of ours surfaced while this stream was handled."""
+        """End because of a bug of ours, which the exception being handled tells of."""
         if self._exchange is not None:
             self._exchange.broke()
         else:
+            _log.failure("stream {stream_id} failed", stream_id=self.id)
             self.reset(ErrorCodes.INTERNAL_ERROR)
             self._conclude()
 

@@ -10,6 +10,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import (
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     PriorityFrame,
@@ -129,6 +130,17 @@ class FloodTests(HTTP2TestCase):
             world.settle()
             self.assertEqual(client.goaway, CALM, way)
             self.assertEqual(len(client.resets), 101, way)
+
+    def test_leaving(self) -> None:
+        """A client that has said goodbye is not free to do so, and has to come to an end."""
+        first = (request(0, host=b"slow.test"), GoAwayFrame(0))
+        for frames, times in (
+            ([GoAwayFrame(0)], 1000),
+            ([request(n, "END_STREAM") for n in range(1, 300)], 1),
+        ):
+            world = self.world()
+            world.app("slow", ["slow.test"]).backend.answer(replies.never())
+            self.flood(world, *frames, times=times, first=first)
 
     def test_too_many_streams(self) -> None:
         """The stream behind the hundredth is refused, and may be tried again."""

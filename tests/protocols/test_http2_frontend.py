@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from h2.settings import SettingCodes
 
 from scalingo_proxy.model import Limits, Timeouts
+from scalingo_proxy.protocols.exchange import Exchange
+from scalingo_proxy.protocols.http2_connection import EdgeConnection
 from scalingo_proxy.testing import replies
 from tests.protocols.http2_worlds import HTTP2TestCase, fields, headers_frame
 from tests.protocols.worlds import hello
@@ -456,3 +460,60 @@ class LeavingTests(HTTP2TestCase):
         world.advance(4)
         self.assertEqual((client.goaway, client.is_over), (0, True))
         self.assertEqual([r.code for r in world.records], ["-", "request-timeout"])
+
+
+class BugTests(HTTP2TestCase):
+    """What is our own fault costs one stream."""
+
+    def test_sending(self) -> None:
+        """A response that cannot be sent is reset; the others arrive."""
+        world = self.world()
+        hello(world, replies.echo())
+        send = EdgeConnection.send_headers
+
+        def fail_on_3(connection: EdgeConnection, stream_id: int, *args: Any, **named: Any) -> None:
+            if stream_id == 3:
+                raise ZeroDivisionError
+            send(connection, stream_id, *args, **named)
+
+        self.patch(EdgeConnection, "send_headers", fail_on_3)
+        client = self.client(world)
+        streams = [client.request(fields(method=b"POST"), b"body") for _ in range(3)]
+        world.run_until(lambda: all(stream.is_over for stream in streams))
+        self.assertEqual([stream.reset for stream in streams], [None, 2, None])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_receiving(self) -> None:
+        """A body that cannot be handed on is answered 500; the others are."""
+        world = self.world()
+        app = hello(world, replies.echo())
+        hand_on = Exchange.request_payload
+
+        def fail_on_bad(exchange: Exchange, payload: bytes) -> None:
+            if payload == b"bad":
+                raise ZeroDivisionError
+            hand_on(exchange, payload)
+
+        self.patch(Exchange, "request_payload", fail_on_bad)
+        client = self.client(world)
+        streams = [client.request(fields(method=b"POST"), body) for body in (b"good", b"bad")]
+        world.run_until(lambda: all(stream.is_over for stream in streams))
+        self.assertEqual([stream.status for stream in streams], [200, 500])
+        self.assertEqual(sorted(r.code for r in world.records), ["-", "internal-error"])
+        self.assertEqual(len(app.backend.open_connections), 1)
+        self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 0)
+
+    def test_frames(self) -> None:
+        """A frame that h2 cannot cope with ends the connection, without a traceback."""
+        world = self.world()
+
+        def fail(connection: EdgeConnection, frame: Any) -> None:
+            raise ZeroDivisionError
+
+        client = self.raw(world)
+        world.settle()
+        self.patch(EdgeConnection, "_receive_frame", fail)
+        client.write(headers_frame(1, fields(), "END_STREAM"))
+        world.settle()
+        self.assertEqual(client.goaway, 2)
+        self.assertEqual([r.code for r in world.records], ["bad-request"])
