@@ -13,7 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scalingo_proxy.errors import BodyTooLarge, ConnectFailed, ProxyError, ResolverUnavailable
+from scalingo_proxy.errors import (
+    BackendClosed,
+    BodyTooLarge,
+    ConnectFailed,
+    ProxyError,
+    ResolverUnavailable,
+)
 from scalingo_proxy.model import App, Limits, Outcome, Record, Route, RouteQuery, Timeouts
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
@@ -228,6 +234,9 @@ class BackendSearch:
         self._lease = lease
         self.record.backend = lease.member.backend.address
         self.record.attempts += 1
+        if isinstance(self._last_error, BackendClosed):
+            self._connect()  # one backend has closed on it; a kept connection would leave in doubt why
+            return
         # A request that cannot be sent twice must not meet a connection that
         # the backend has closed already.
         must_be_alive = not (self._request_complete and is_idempotent(self._head.method))

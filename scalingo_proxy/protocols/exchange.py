@@ -131,7 +131,8 @@ class Exchange(ExchangeEnding):
     def pause_upload(self) -> None:
         """The backend does not keep up with the upload."""
         self._upload_paused = True
-        self._downstream.close_upload()
+        if not self._request_complete:
+            self._downstream.close_upload()
         self.alive()
 
     def resume_upload(self) -> None:

@@ -144,6 +144,16 @@ class ExchangeEnding(BackendSearch):
         self.record.code = error.code
         if not self.response_begun:
             self.record.status = error.status
+        # Whatever fails on the way, all of it is done.
+        try:
+            self._let_go(outcome)
+        finally:
+            try:
+                self._tell_client(error)
+            finally:
+                self._finish()
+
+    def _let_go(self, outcome: Outcome) -> None:
         try:
             self._stop_searching()
             if self._backend is not None:
@@ -151,18 +161,17 @@ class ExchangeEnding(BackendSearch):
                 backend.abandon()
         finally:
             self._release(outcome)
-        try:
-            if self._relay is not None:
-                self._count_tunnel()
-                self._relay.abort()
-            elif type(error) is ClientClosed:
-                pass
-            elif self.response_begun:
-                self._downstream.break_response()
-            else:
-                self._downstream.send_error(error)
-        finally:
-            self._finish()
+
+    def _tell_client(self, error: ProxyError) -> None:
+        if self._relay is not None:
+            self._count_tunnel()
+            self._relay.abort()
+        elif type(error) is ClientClosed:
+            pass
+        elif self.response_begun:
+            self._downstream.break_response()
+        else:
+            self._downstream.send_error(error)
 
     def _finish(self) -> None:
         self.phase = Phase.OVER

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import Limits, Record, Timeouts, TopologyChange
@@ -25,6 +26,8 @@ from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead
 
 __all__ = ["HTTPProxyFactory", "make_environment"]
+
+_log = Logger()
 
 
 def make_environment(
@@ -205,8 +208,7 @@ class HTTPProxyFactory(Factory):
         :return: fires when no client is connected any more.
         """
         self.is_draining = True
-        for frontend in list(self._frontends):
-            frontend.drain()
+        self._ask_each("drain")
         if not self._frontends:
             return succeed(None)
         self._cut_within(seconds)
@@ -224,8 +226,15 @@ class HTTPProxyFactory(Factory):
             timer.reset(seconds)
 
     def _cut(self) -> None:
+        self._ask_each("cut")
+
+    def _ask_each(self, what: str) -> None:
         for frontend in list(self._frontends):
-            frontend.cut()
+            try:
+                getattr(frontend, what)()
+            except Exception:
+                _log.failure("a connection did not {what} in order", what=what)
+                frontend.transport.abortConnection()
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None

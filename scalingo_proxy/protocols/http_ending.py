@@ -85,6 +85,7 @@ class HTTPEnding(HTTPResponder):
             self._close()
             return
         self._stop_serving(Doing.LINGERING)
+        self._progress.forget()  # so short a wait is for who has the answer; who still reads it has longer
         self._wait(LINGER_SECONDS)
         self.transport.loseWriteConnection()
 

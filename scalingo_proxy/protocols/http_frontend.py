@@ -104,11 +104,8 @@ class HTTPFrontend(HTTPUploads):
             self._relay_end.read_closed()
         elif self._exchange is not None:
             # It waits for an answer and closes: it has left (499).
-            self._doing = Doing.CLOSED
-            try:
-                self._exchange.client_left()
-            finally:
-                self.transport.abortConnection()
+            self._give_up()
+            self.transport.abortConnection()
         else:
             self._close()
 
@@ -122,12 +119,22 @@ class HTTPFrontend(HTTPUploads):
             if self._relay_end is not None:
                 self._relay_end.connection_lost()
             else:
-                self._doing = Doing.CLOSED
-                if self._exchange is not None:
-                    self._exchange.client_left()
+                self._give_up()
         finally:
             if self._exchange is None:
                 self._account()
+
+    def _give_up(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._doing = Doing.CLOSED
+        exchange = self._exchange
+        if exchange is not None:
+            try:
+                exchange.client_left()
+            except Exception:
+                _log.failure(
+                    "request {request_id} was not given up in order", request_id=exchange.record.request_id
+                )
 
     def _account(self) -> None:
         """Nothing is left of this connection, the backend's end of a tunnel included."""

@@ -32,6 +32,10 @@ class SendProgress:
         """Remember how much waits now; what moves is counted from here."""
         self._unsent = _unsent_bytes(transport)
 
+    def forget(self) -> None:
+        """Begin anew: at the next look it is enough that any wait."""
+        self._unsent = -1
+
     def has_moved(self, transport: Any) -> bool:
         """Whether the peer took bytes since the last look; when there was none, whether any wait.
 

@@ -178,6 +178,18 @@ class StaleTests(WorldTestCase):
         self.assertEqual(app.requests, 3)  # the first, one on its connection, one on a fresh one
 
     @each_world()
+    def test_fatal_request(self, world: World) -> None:
+        """A GET that ends whoever serves it ends each backend once, and the connection it was sent on."""
+        app = hello(world, backends=5)
+        for _ in range(10):
+            world.request(get())
+        for backend in app.backends:
+            backend.answer(replies.close_silently())
+        before = app.requests
+        self.assertEqual(world.request(get()).status, 502)
+        self.assertEqual(app.requests - before, 4)  # one on a kept connection, three on fresh ones
+
+    @each_world()
     def test_idempotent_goes_to_another_backend(self, world: World) -> None:
         """A fresh connection that closes without a byte is a failure of the backend: the next is asked."""
         for method in (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"):

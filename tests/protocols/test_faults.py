@@ -188,6 +188,45 @@ class AnswerTests(FaultTestCase):
             self.assertEqual(len(self.flushLoggedErrors(Bug)), 2)
             world.end()
 
+    def test_giving_up(self) -> None:
+        """When what is under way cannot be abandoned, the exchange ends all the same."""
+
+        def connect(*args: object) -> Callable[[], None]:
+            def abandon() -> None:
+                raise Bug
+
+            return abandon
+
+        world = self.world(connect=connect)
+        hello(world)
+        for leave in ("abort", "close"):
+            client = world.client().send(get())
+            world.settle()
+            getattr(client, leave)()
+            world.settle()
+            world.assert_idle()
+            self.assertEqual(world.records[-1].code, "client-closed")
+            self.assertEqual(world.factory.open_connections, 0)
+            self.assertNotEqual(self.flushLoggedErrors(Bug), [])
+
+    def test_stopping(self) -> None:
+        """One connection that cannot be closed in order is reset; the others are closed in order."""
+        world = self.world()
+        hello(world, replies.never())
+        idle = [world.client() for _ in range(3)]
+        waiting = [world.client().send(get()) for _ in range(3)]
+        world.settle()
+        self.once(HTTPFrontend, "drain")
+        done: list[object] = []
+        world.factory.drain(5).addCallback(done.append)
+        world.settle()
+        self.assertTrue(all(client.is_over for client in idle))
+        self.once(Exchange, "cut")
+        world.advance(8)
+        self.assertEqual(len(done), 1)
+        self.assertEqual(sorted(client.statuses for client in waiting), [[], [503], [503]])
+        self.assertEqual(len(self.flushLoggedErrors(Bug)), 2)
+
 
 class BehindCallbacksTests(FaultTestCase):
     """Bugs behind somebody else's callback end the exchange they belong to."""
