@@ -12,6 +12,7 @@ import io
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scalingo_proxy.cli import main
 from scalingo_proxy.config import parse
 from scalingo_proxy.errors import ResolverUnavailable, UnknownHost
 from scalingo_proxy.model import App, RouteQuery
+from scalingo_proxy.protocols import tls_authority
 from scalingo_proxy.tap import Options
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import connect_client
@@ -100,11 +102,15 @@ class TomlTests(unittest.SynchronousTestCase):
 
     def test_they_are_read(self) -> None:
         """The proxy takes each without a warning, all but those that show mistakes."""
+        issuer = tls_authority.Authority.create("samples", time.time())
         for sample in all_samples("toml"):
             if "mistaken" not in sample.classes:
                 folder = new_folder()
                 for name in re.findall(r'\bca = "([\w.-]+)"', sample.code):
                     (folder / name).write_text(Authority().pem, "utf-8")
+                for pair in re.findall(r'cert = "([\w.-]+)", key = "([\w.-]+)"', sample.code):
+                    for name, pem in zip(pair, issuer.issue(["a.test"], time.time()), strict=True):
+                        (folder / name).write_bytes(pem)
                 self.assertEqual(
                     parse(sample.code, str(folder / sample.place.replace("/", "-")), {}).warnings, ()
                 )
