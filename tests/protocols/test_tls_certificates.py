@@ -10,9 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import CertificateMistake, ConfigurationError
+from scalingo_proxy.model import Certificate
+from scalingo_proxy.protocols import tls_certificates
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import (
     date_mistakes,
@@ -354,32 +357,35 @@ class MistakeTests(SynchronousTestCase):
 
     def test_hash(self) -> None:
         """A signature that clients refuse."""
-        signer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old")])
-        key = ec.generate_private_key(ec.SECP256R1())
-        moment = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")]))
-            .issuer_name(signer)
-            .public_key(key.public_key())
-            .serial_number(7)
-            .not_valid_before(moment)
-            .not_valid_after(moment + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("a.example")]), False)
+        self.assert_told(
+            SIGNED_WITH_SHA1,
+            KEY,
+            "certificate: is signed with SHA1, which clients refuse",
+            "key: does not belong",
         )
-        chain = builder.sign(key, hashes.SHA224()).public_bytes(PEM)
-        load_certificate("a", chain, key_pem(key), NOW)
-        old = chain_signed_with_sha1(builder, key)
-        if old:
-            self.assert_told(old, key_pem(key), "certificate: is signed with SHA1, which clients refuse")
+
+    def test_openssl_refuses(self) -> None:
+        """What OpenSSL does not take is told when it is loaded, and not at a handshake."""
+
+        def refuse(context: SSL.Context, certificate: Certificate) -> bool:
+            raise SSL.Error([("SSL routines", "", "ee key too small")])
+
+        self.patch(tls_certificates, "install", refuse)
+        self.assert_told(CHAIN, KEY, "certificate: is refused by OpenSSL: ee key too small")
 
 
-def chain_signed_with_sha1(builder: x509.CertificateBuilder, key: Any) -> bytes:
-    """The same with SHA-1, or nothing where the library has unlearnt it."""
-    try:
-        return builder.sign(key, hashes.SHA1()).public_bytes(PEM)
-    except Exception:
-        return b""
+#: By an authority that nobody has any more, from 2026 to 2126; new signatures of this kind are hard to get.
+SIGNED_WITH_SHA1 = b"""-----BEGIN CERTIFICATE-----
+MIIBfDCCASOgAwIBAgIUf7y9CQG8F13b/ngx0WEfK1lCxL8wCQYHKoZIzj0EATAO
+MQwwCgYDVQQDDANvbGQwIBcNMjYxMTIzMDQzNDQ1WhgPMjEyNjEwMzAwNDM0NDVa
+MBQxEjAQBgNVBAMMCWEuZXhhbXBsZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA
+BGZ3OqoVTOa1V9A2Y1HmYIfCC8PUzvjwYU49Uc3jmfnUp7GMvqQVe5vHdsI53c/8
+AImHVj4pRWHH68Ghj3SjUPqjWDBWMBQGA1UdEQQNMAuCCWEuZXhhbXBsZTAdBgNV
+HQ4EFgQUjnQdzPSb2lQuG8Ug25YROu/0haQwHwYDVR0jBBgwFoAUcDO4h3wZrFTk
+ll2qnG0RUUo0PtswCQYHKoZIzj0EAQNIADBFAiEA8iBgHuuYrn/vi+TbuwFSkic+
+if1lYrXqWHMIDwqAtLwCIH2H3sUwXdB1KbyYPbDRWF0Hx8RI5eZ5Nvx24rphdHYX
+-----END CERTIFICATE-----
+"""
 
 
 def fake_rsa(bits: int) -> rsa.RSAPrivateKey:

@@ -13,13 +13,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestTimeout
-from scalingo_proxy.protocols.factories import make_environment
 from scalingo_proxy.protocols.tls_contexts import server_context
 from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
-from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PushRecorder, Recorder
 from scalingo_proxy.testing.transports import connected_pair
-from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context, rsa_key
+from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context, environment, rsa_key
 
 A = certificate("a.example")
 BOTH = (b"h2", b"http/1.1")
@@ -47,7 +45,7 @@ class TerminationCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.env = make_environment(MemoryResolver(), self.clock)
+        self.env = environment(self.clock)
         self.failures: list[ProxyError] = []
         self.negotiated: list[Negotiated] = []
         self.context = server_context(A, BOTH)
@@ -512,7 +510,7 @@ class OddTransportTests(SynchronousTestCase):
             def abortConnection(self) -> None:
                 tls.connectionLost(Failure(ConnectionAborted()))
 
-        env = make_environment(MemoryResolver(), Clock())
+        env = environment(Clock())
         failures: list[ProxyError] = []
         tls = terminate(
             env,

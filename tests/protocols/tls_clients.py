@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 import ssl
+import time
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scalingo_proxy.model import Certificate
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.factories import make_environment
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import load_certificate
+from scalingo_proxy.resolvers.memory import MemoryResolver
 
-__all__ = ["NOW", "MemoryTLSClient", "authority", "certificate", "client_context", "rsa_key"]
-
-#: When the certificates of the tests were made: real clients look at the real date.
-NOW = 0.0
+__all__ = ["MemoryTLSClient", "authority", "certificate", "client_context", "environment", "now", "rsa_key"]
 
 
 @functools.cache
@@ -28,14 +30,15 @@ def authority() -> Authority:
     return Authority.create("tests", now())
 
 
+@functools.cache
 def now() -> float:
-    """The real date, taken once."""
-    global NOW
-    if not NOW:
-        import time
+    """When the certificates of the tests were made: real clients look at the real date."""
+    return time.time()
 
-        NOW = time.time()
-    return NOW
+
+def environment(clock: Clock) -> Environment:
+    """What a TLS transport needs around it."""
+    return make_environment(MemoryResolver(), clock)
 
 
 @functools.cache
