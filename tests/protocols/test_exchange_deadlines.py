@@ -5,6 +5,7 @@ from __future__ import annotations
 from unittest import mock
 
 from scalingo_proxy.model import Outcome, Timeouts
+from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.routing.pool import Lease
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.replies import IncomingExchange
@@ -312,3 +313,77 @@ class PipelinedDeadlineTests(DeadlineTestCase):
         self.assertEqual(client.statuses, [504, 200])
         world.advance(5)
         self.assertTrue(client.is_over)
+
+
+class SlowReaderTests(DeadlineTestCase):
+    """A client that takes what the kernel holds, however slowly, is not silent; nothing else waits for it."""
+
+    def progress(self, moves: bool) -> None:
+        """Let the kernel say that bytes move, or that they do not."""
+        patch = mock.patch.object(SendProgress, "has_moved", lambda progress, transport: moves)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    @each_world(timeouts=Timeouts(idle=60.0), buffer_bytes=8192)
+    def test_reads_slowly(self, world: World) -> None:
+        """As long as bytes move a response is not cut; when they stop, it is."""
+        hello(world, replies.bulk(1_000_000))
+        client = world.client()
+        client.pause()
+        client.send(get())
+        self.progress(True)
+        world.advance(200)
+        self.assertEqual(world.records, [])
+        self.progress(False)
+        world.advance(61)
+        self.ended(world, "idle-timeout", 200, Outcome.ABANDONED)
+
+    @each_world(timeouts=Timeouts(idle=60.0), buffer_bytes=8192)
+    def test_reads_the_last_answer_slowly(self, world: World) -> None:
+        """Nor is the end of a connection cut while its last answer is taken."""
+        hello(world, replies.fixed(b"x" * 60_000))
+        client = world.client()
+        client.pause()
+        client.send(get(b"/", b"hello.test", b"Connection: close"))
+        self.progress(True)
+        world.advance(200)
+        self.assertEqual(world.factory.open_connections, 1)
+        client.resume()
+        world.settle()
+        self.assertEqual(len(client.response.body), 60_000)
+
+    @each_world(timeouts=Timeouts(idle=60.0), buffer_bytes=8192)
+    def test_early_answer_is_read_slowly(self, world: World) -> None:
+        """An answer in the middle of an upload has the same time."""
+        hello(world, replies.early(replies.fixed(b"x" * 60_000)))
+        client = world.client()
+        client.pause()
+        client.send(post(b"y" * 1000)[:-10])
+        self.progress(True)
+        world.advance(30)
+        client.resume()
+        world.advance(1)
+        self.assertEqual(len(client.response.body), 60_000)
+        self.progress(False)
+        client.close()
+
+    @each_world(timeouts=Timeouts(first_byte=30.0, request_head=10.0, queue=20.0, keep_alive=40.0))
+    def test_nothing_else_waits(self, world: World) -> None:
+        """What a client still has to read gives neither the backend nor the client more time for the rest."""
+        self.progress(True)
+        app = hello(world, replies.never(), limits={"in_flight_per_backend": 1})
+        waiting = world.client().send(get())
+        world.settle()
+        queued = world.client().send(get())
+        head = world.client().send(get()[:-3])
+        idle = world.client().send(get(b"/", b"nobody.test"))
+        world.advance(10.3)
+        self.assertEqual(head.statuses, [408])
+        world.advance(10)
+        self.assertEqual(code_of(queued), "queue-timeout")
+        world.advance(10)
+        self.assertEqual(code_of(waiting), "first-byte-timeout")
+        self.assertFalse(idle.is_over)
+        world.advance(10)
+        self.assertTrue(idle.is_over)
+        self.assertEqual(app.requests, 1)
