@@ -6,13 +6,14 @@ starts the program ends it with one sentence each and exit status 1.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.error import ReactorNotRunning
@@ -69,6 +70,11 @@ def makeService(options: Options) -> MultiService:
     from twisted.internet import reactor
 
     from scalingo_proxy.assembly import assemble
+    from scalingo_proxy.services.log_stream import LogStream
+
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        # twistd takes it for its log after this, and must not block on it.
+        sys.stdout = LogStream(cast(TextIO, sys.stdout))
 
     if getattr(type(reactor), "seconds", None) is wall_clock:
         # Timers must not jump with the wall clock, as most reactors' do.
@@ -94,10 +100,12 @@ class Program(MultiService):
 
     def __init__(self, reactor: Any, proxy: Proxy) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        from scalingo_proxy.services.log_stream import LogStream
         from scalingo_proxy.services.signals import Signals
 
         self._reactor = reactor
         self._proxy = proxy
+        self._log_stream = sys.stdout if isinstance(sys.stdout, LogStream) else None
         proxy.setServiceParent(self)  # type: ignore[no-untyped-call]
         Signals(reactor, {signal.SIGHUP: self._reload}).setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -106,6 +114,9 @@ class Program(MultiService):
 
     def startService(self) -> None:
         _or_exit(super().startService)
+        if self._log_stream is not None:
+            self._log_stream.begin()
+            atexit.register(self._log_stream.end)
         for warning in self._proxy.settings.warnings:
             _tell(f"warning: {warning}")
         _write(sys.__stdout__, self._proxy.banner())

@@ -25,7 +25,7 @@ class BackendStatus:
 
     :ivar state: one word for people, of membership and health together.
     :ivar reason: why it is in that state, one sentence.
-    :ivar since: RFC 3339; ``None`` when nobody watched it begin.
+    :ivar since: when that began, RFC 3339.
     """
 
     address: str
@@ -34,7 +34,7 @@ class BackendStatus:
     health: str
     state: str
     reason: str
-    since: str | None
+    since: str
     in_flight: int
     tunnels: int
     is_drained: bool
@@ -44,8 +44,12 @@ class BackendStatus:
         return attrs.asdict(self)
 
 
-def statuses_from_record(app: App) -> list[BackendStatus]:
-    """The backends of an app that nobody has asked for yet."""
+def statuses_from_record(app: App, told_at: float) -> list[BackendStatus]:
+    """The backends of an app that nobody has asked for yet.
+
+    :param told_at: when the proxy was told of the app as it is, in seconds
+        since the epoch.
+    """
     return [
         BackendStatus(
             backend.address,
@@ -54,7 +58,7 @@ def statuses_from_record(app: App) -> list[BackendStatus]:
             health="unproven",
             state="unproven",
             reason="no request has reached this app yet",
-            since=None,
+            since=_rfc3339(told_at),
             in_flight=0,
             tunnels=0,
             is_drained=False,

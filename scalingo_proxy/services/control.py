@@ -142,6 +142,16 @@ class Control:
         self._wall_clock = wall_clock
         self._index = AppIndex(resolver)
         self._writing = DeferredLock()
+        # When each app was last told, for those that have no pool yet.
+        self._told_at: dict[str, float] = {}
+        self._began_at = wall_clock()
+        resolver.watch(self._note_change)
+
+    def _note_change(self, change: TopologyChange) -> None:
+        now = self._wall_clock()
+        for name in change.removed:
+            self._told_at.pop(name, None)
+        self._told_at.update(dict.fromkeys((app.name for app in change.updated), now))
 
     # -- reading ---------------------------------------------------------------
 
@@ -184,7 +194,7 @@ class Control:
     def statuses(self, app: App, pool: Pool | None) -> list[BackendStatus]:
         """How the backends of *app* are, by its pool if it has one."""
         if pool is None:
-            return statuses_from_record(app)
+            return statuses_from_record(app, self._told_at.get(app.name, self._began_at))
         offset = self._wall_clock() - self._clock()
         return statuses_from_pool(pool, lambda moment: moment + offset)
 

@@ -80,12 +80,16 @@ class _Process:
         assert collected is not None
         self._collected = collected
         self.lines: list[str] = []
+        #: Cleared: its output is not read any more.
+        self.reading = threading.Event()
+        self.reading.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         for line in self._collected:
             self.lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+            self.reading.wait()
 
     @property
     def pid(self) -> int:
@@ -106,6 +110,7 @@ class _Process:
 
     def end(self) -> None:
         """End it, by force if need be."""
+        self.reading.set()
         if self.process.poll() is None:
             self.process.terminate()
             try:

@@ -229,3 +229,17 @@ class OperatingTests(IntegrationTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"port {port} is in use", done.stderr.decode())
         self.assertNotIn("Traceback", done.stderr.decode())
+
+    def test_output_that_nobody_reads(self) -> None:
+        """A log pipe that is full stops no request, no change and no stop."""
+        server = self.server()
+        proxy = self.start_proxy(self.app("hello", [server.address]))
+        proxy.reading.clear()
+        for _ in range(400):  # each leaves a line of the program's own; the pipe holds 64 KiB
+            self.assertEqual(proxy.admin("POST", "/api/v1/reload")[0], 200)
+        with proxy.connect() as client:
+            for _ in range(2000):
+                client.sendall(ASK)
+                self.assertTrue(read_answer(client).endswith(b"ok"))
+        proxy.signal(signal.SIGTERM)
+        self.assertIn(proxy.process.wait(20), (0, -signal.SIGTERM))

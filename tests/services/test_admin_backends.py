@@ -40,7 +40,7 @@ class GetBackendsTests(BackendsCase):
     """``GET /apps/NAME/backends``."""
 
     def test_before_the_first_request(self) -> None:
-        """The record is told, with nothing known."""
+        """The record is told, with nothing known but when it came."""
         expected = {
             "address": ONE,
             "weight": 1,
@@ -48,7 +48,7 @@ class GetBackendsTests(BackendsCase):
             "health": "unproven",
             "state": "unproven",
             "reason": "no request has reached this app yet",
-            "since": None,
+            "since": "2023-11-14T22:13:20.000Z",
             "in_flight": 0,
             "tunnels": 0,
             "is_drained": False,
