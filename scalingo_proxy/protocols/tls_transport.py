@@ -35,7 +35,8 @@ _LINGER_BYTES = 4 * 1024 * 1024
 #: updates, empty records, warnings, attempts to renegotiate.
 _EMPTY_BYTES = 65536
 
-_READ_BYTES = 65536
+#: A record has no more, and no read more than a record.
+_READ_BYTES = 16384
 
 
 class NoCommonProtocol(Exception):
