@@ -131,18 +131,21 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         if not (self._is_over or self._reading_is_over) and reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
             reason = Failure(ConnectionLost())  # type: ignore[no-untyped-call]
         inner, self.wrappedProtocol = self.wrappedProtocol, None
+        reason, self._reason = self._reason or reason, None
         self._is_over = self._writing_is_over = self._lostTLSConnection = True
         self.connected = 0
         self._producer = None
         # Broken here: the connection's callbacks lead back to us.
         self._tlsConnection = None  # type: ignore[assignment]
-        inner.connectionLost(self._reason or reason)
+        inner.connectionLost(reason)
 
     def _checkHandshakeStatus(self) -> None:
         try:
             super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]
         except NoCommonProtocol:
             self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+        if self._handshakeDone:
+            self._empty_bytes = 0  # a hello may be long
 
     def _flushReceiveBIO(self) -> None:
         connection = self._tlsConnection
