@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from scalingo_proxy.model import Limits, Record, Timeouts
 from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.protocols.hangups import Hangups
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.request_id import RequestIds
@@ -67,6 +68,7 @@ class Environment:
         self.pools = pools
         self.connections = connections
         self.deadlines = deadlines
+        self.hangups = Hangups(reactor)
         self.observer = observer
         self.timeouts = timeouts
         self.limits = limits
@@ -113,3 +115,4 @@ class Environment:
             self.connections.close_all_idle()
             self.pipes.close()
             self.deadlines.stop()
+            self.hangups.stop()

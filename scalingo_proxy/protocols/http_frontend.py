@@ -109,6 +109,16 @@ class HTTPFrontend(HTTPUploads):
         else:
             self._close()
 
+    @property
+    def is_reading_paused(self) -> bool:
+        """Nothing is read for now, so that the end of the stream would not be seen."""
+        return self._reading_paused
+
+    def hung_up(self) -> None:
+        """The client has closed while nothing was read from it."""
+        if self._relay_end is None and self._exchange is not None:
+            self.readConnectionLost()
+
     def writeConnectionLost(self) -> None:
         if self._relay_end is not None:
             self._relay_end.write_closed()

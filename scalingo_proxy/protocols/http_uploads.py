@@ -92,6 +92,7 @@ class HTTPUploads(HTTPEnding):
         if not self._reading_paused:
             self._reading_paused = True
             self.transport.pauseProducing()
+            self._env.hangups.watch(self)
 
     def _resume_reading(self) -> None:
         if self._reading_paused and not self._lost:
