@@ -65,8 +65,8 @@ class Exchange(ExchangeEnding):
         head = self._head
         scheme = self._identity.client_scheme(head)
         location = redirect_location(app, scheme, head.host, head.target.decode("ascii"))
+        self._hsts = app.force_https and scheme == "https"
         if not location:
-            self._hsts = app.force_https and scheme == "https"
             return False
         answer = ResponseHead(301, b"Moved Permanently", 1)
         answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]

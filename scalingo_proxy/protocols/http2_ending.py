@@ -52,9 +52,14 @@ class HTTP2Ending(HTTP2Sender):
         self._idle_until = 0.0
         self._waits_for_rest = False
         self._progress = SendProgress()
+        #: Set while frames that were received wait for the next turn.
+        self._rest_call: Any = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = self._lost = True
+        if self._rest_call is not None:
+            self._rest_call.cancel()
+            self._rest_call = None
         self.env.deadlines.forget(self)
         if self._streams:
             self._lose_streams()

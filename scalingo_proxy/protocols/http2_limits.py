@@ -41,12 +41,17 @@ class Kind(enum.Enum):
     #: PRIORITY, GOAWAY, and the frames of extensions that we do not speak.
     PRIORITY = "priority"
     EMPTY_DATA = "empty data"
+    #: Bodies a few bytes at a time: each frame costs as much as one of 16 kB.
+    SMALL_DATA = "small data"
     #: Windows opened by a few bytes at a time, and those of closed streams.
     SMALL_WINDOW = "small window update"
 
 
 #: A WINDOW_UPDATE that opens less than this is small.
 SMALL_WINDOW_BYTES = 256
+
+#: A DATA frame with less than this is small.
+SMALL_DATA_BYTES = 16
 
 _KINDS: Mapping[type[Frame], Kind] = {
     RstStreamFrame: Kind.RESET,
@@ -62,7 +67,9 @@ _KINDS: Mapping[type[Frame], Kind] = {
 def kind_of(frame: Frame) -> Kind | None:
     """What *frame* counts as; None: it is not one that comes for nothing."""
     if isinstance(frame, DataFrame):
-        return None if frame.data or "END_STREAM" in frame.flags else Kind.EMPTY_DATA
+        if "END_STREAM" in frame.flags or len(frame.data) >= SMALL_DATA_BYTES:
+            return None
+        return Kind.SMALL_DATA if frame.data else Kind.EMPTY_DATA
     if isinstance(frame, WindowUpdateFrame):
         return Kind.SMALL_WINDOW if frame.window_increment < SMALL_WINDOW_BYTES else None
     return _KINDS.get(type(frame))
@@ -77,6 +84,8 @@ _RATES: Mapping[Kind, tuple[int, float]] = {
     Kind.SETTINGS: (50, 2.0),
     Kind.PRIORITY: (500, 100.0),
     Kind.EMPTY_DATA: (100, 10.0),
+    # Streams of short messages do send a few hundred a second.
+    Kind.SMALL_DATA: (5000, 1000.0),
     Kind.SMALL_WINDOW: (1000, 100.0),
 }
 

@@ -75,6 +75,11 @@ class FloodTests(HTTP2TestCase):
         first = (request(0, method=b"POST"),)
         self.flood(self.world(), DataFrame(1, b""), times=1000, first=first)
 
+    def test_small_data(self) -> None:
+        """DATA a byte at a time."""
+        first = (request(0, method=b"POST"),)
+        self.flood(self.world(), DataFrame(1, b"x"), times=8000, first=first)
+
     def test_padding(self) -> None:
         """DATA with nothing but padding in it."""
         first = (request(0, method=b"POST"),)
