@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from scalingo_proxy.errors import ConfigurationError, Mistake, ScalingoProxyError
+from scalingo_proxy.errors import CertificateMistake, ConfigurationError, Mistake, ScalingoProxyError
 from scalingo_proxy.model import App, Certificate
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex, certificate_name
 from scalingo_proxy.protocols.tls_certificates import load_certificate
@@ -161,7 +161,7 @@ class CertificateControl:
             yield f"there is none called {shown(name)} yet; until then any that covers the domain is served"
             return
         for domain in app.domains:
-            if domain not in certificate.domains and not certificate.covers(domain):
+            if not _covers(certificate, domain):
                 yield f"{shown(name)} does not cover {domain}; any other that does is served"
 
     # -- changing --------------------------------------------------------------
@@ -185,6 +185,7 @@ class CertificateControl:
                 )
                 raise ConfigurationError([Mistake("name", f"{sentence}, not {shown(name)}")])
             certificate = load_certificate(name, _bytes(chain), _bytes(key), self._wall_clock())
+            self._require_use(certificate)
             written = CertificateWritten(certificate, self._index.get(name) is None)
             return self._store.certificates.set(certificate).addCallback(lambda _: written)
 
@@ -208,6 +209,18 @@ class CertificateControl:
 
         return maybeDeferred(delete)
 
+    def _require_use(self, certificate: Certificate) -> None:
+        """An app that asks for it by its name must not lose its HTTPS.
+
+        :raises CertificateMistake: it covers no domain of such an app.
+        """
+        for app in self._apps().values():
+            is_asked_for = app.certificate == certificate.name and app.domains
+            if is_asked_for and not any(_covers(certificate, domain) for domain in app.domains):
+                names = ", ".join(certificate.domains[:5])
+                sentence = f"covers no domain of app {app.name!r}, which asks for it (it covers {names})"
+                raise CertificateMistake([Mistake("certificate", sentence)])
+
     def _require_loaded(self) -> None:
         if not self._store.is_loaded:
             raise NotReady("the store is still being loaded")
@@ -215,6 +228,11 @@ class CertificateControl:
 
 def _names(certificate: Certificate, wanted: str) -> bool:
     return any(wanted in domain for domain in certificate.domains)
+
+
+def _covers(certificate: Certificate, domain: str) -> bool:
+    """Whether it is good for a domain as an app has it, which may be a wildcard."""
+    return domain in certificate.domains or certificate.covers(domain)
 
 
 def _bytes(pem: str) -> bytes:

@@ -93,6 +93,18 @@ class PutTests(CertificatesCase):
         self.assertIn("does not belong to the certificate", reply.mistakes["key"])
         self.assertEqual(self.get("a").document, before)
 
+    def test_names_that_an_app_needs(self) -> None:
+        """An exchange that would leave an app without its certificate is refused, and names the app."""
+        self.put("a", "a.example")
+        record = {"domains": ["a.example", "www.a.example"], "certificate": "a"}
+        self.world.ask("PUT", "/api/v1/apps/app", record)
+        before = self.get("a").document
+        reply = self.put("a", "b.example")
+        self.assertEqual((reply.status, reply.code), (422, "broken-certificate"))
+        self.assertIn("covers no domain of app 'app'", reply.mistakes["certificate"])
+        self.assertEqual(self.get("a").document, before)
+        self.assertEqual(self.put("a", "www.a.example", "b.example").status, 200)
+
     def test_every_mistake(self) -> None:
         """Mistakes in both are told together, and no key with them."""
         secret = body("a.example")["key"]
