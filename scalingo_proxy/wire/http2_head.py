@@ -190,6 +190,8 @@ def _decide_expect(head: RequestHead) -> None:
 
 def _ask_for_websocket(head: RequestHead, key: bytes) -> None:
     """Turn an extended CONNECT into the handshake of RFC 6455 §4.1."""
+    if [value for name, value in head.fields if name == b"sec-websocket-version"] != [b"13"]:
+        raise BadRequest("the version of WebSocket is not 13")
     own = (b"sec-websocket-key", b"sec-websocket-version", b"content-length")
     head.fields = [field for field in head.fields if field[0] not in own]
     head.fields += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]

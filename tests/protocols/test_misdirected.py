@@ -34,12 +34,14 @@ class MisdirectedTests(WorldTestCase):
         world = self.world(build=build_secured)
         hello = world.app("hello", ["hello.test", "www.hello.test"])
         other = world.app("other", ["other.test"])
-        client = world.client().send(get() + get(b"/", b"WWW.hello.test:443") + get(b"/", b"other.test"))
-        world.run_until(lambda: len(client.responses) == 3)
-        self.assertEqual(client.statuses, [200, 200, 421])
+        client = world.client().send(
+            get() + get(b"/", b"WWW.hello.test:443") + get(b"/", b"other.test") + get(b"/", b"nobody.test")
+        )
+        world.run_until(lambda: len(client.responses) == 4)
+        self.assertEqual(client.statuses, [200, 200, 421, 421])
         self.assertIn(b"misdirected", client.responses[2].get(b"X-Scalingo-Error"))
         self.assertEqual((hello.requests, other.requests), (2, 0))
-        self.assertEqual([record.tls for record in world.records], ["TLSv1.3"] * 3)
+        self.assertEqual([record.tls for record in world.records], ["TLSv1.3"] * 4)
         self.assertEqual(hello.backend.requests[0].get(b"X-Forwarded-Proto"), b"https")
 
     def test_hsts(self) -> None:

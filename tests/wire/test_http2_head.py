@@ -143,7 +143,7 @@ class WebSocketTests(SynchronousTestCase):
     def test_handshake(self) -> None:
         """It becomes the GET of RFC 6455, whatever key the client made up."""
         head = self.connect(
-            (b"sec-websocket-key", b"mine"), (b"sec-websocket-version", b"8"), (b"origin", b"x")
+            (b"sec-websocket-key", b"mine"), (b"sec-websocket-version", b"13"), (b"origin", b"x")
         )
         self.assertEqual((head.method, head.upgrade, head.websocket_key), (b"GET", b"websocket", KEY))
         self.assertFalse(head.framing.has_body)
@@ -154,6 +154,11 @@ class WebSocketTests(SynchronousTestCase):
         self.assertIn(b"\r\nsec-websocket-version: 13\r\n", text)
         parsed = parse_request_head(text, LIMITS)
         self.assertEqual(parsed.upgrade, b"websocket")
+
+    def test_versions(self) -> None:
+        """A version that nobody speaks is refused here: the backend would be told another one."""
+        for version in ((), ((b"sec-websocket-version", b"8"),), ((b"sec-websocket-version", b"13"),) * 2):
+            self.assertRaises(BadRequest, self.connect, *version)
 
     def test_others(self) -> None:
         """Other protocols are not spoken, and none where WebSockets are not admitted."""
