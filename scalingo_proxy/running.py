@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 import attrs
@@ -23,7 +22,6 @@ from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
-from scalingo_proxy.services.accept_gate import Gate, descriptor_room
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.banner import BannerDoor, banner
@@ -89,17 +87,8 @@ class Proxy(MultiService):
         self._parts = parts
         self._is_stopping = False
         self.listeners = ListenersService(
-            parts.reactor,
-            parts.make_doors(settings),
-            drain_seconds=settings.timeouts.drain,
-            gate=Gate(parts.reactor, self._has_room),
+            parts.reactor, parts.make_doors(settings), drain_seconds=settings.timeouts.drain
         )
-
-    def _has_room(self) -> bool:
-        """Whether the system's limit of descriptors leaves room for another client."""
-        env = self._parts.env
-        used = env.client_connections + env.connections.open_count
-        return used < descriptor_room(getrlimit(RLIMIT_NOFILE)[0])
 
     def startService(self) -> None:
         self._is_stopping = False

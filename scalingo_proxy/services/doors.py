@@ -15,15 +15,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scalingo_proxy.model import join_host_port
-from scalingo_proxy.services.accept_gate import Gate
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 
 __all__ = ["Door", "Listener", "OpenPort"]
 
 _log = Logger()
-
-#: Connections that one turn of the reactor accepts at first.
-_ACCEPTS_AT_ONCE = 20
 
 
 def _as_endpoint(value: ListenEndpoint | str) -> ListenEndpoint:
@@ -80,15 +76,12 @@ class Door:
     Thereby a reload can give an open port to another factory without closing it.
     """
 
-    def __init__(self, listener: Listener, gate: Gate | None = None) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.port: IListeningPort | None = None
-        self._gate = gate
 
     def opened(self, port: IListeningPort) -> None:
         self.port = port
-        if self._gate is not None and hasattr(port, "numberAccepts"):
-            port.numberAccepts = _ACCEPTS_AT_ONCE  # the gate cannot stop a turn that has begun
         self.listener.factory.doStart()
 
     def hand_over(self, listener: Listener) -> None:
@@ -101,8 +94,6 @@ class Door:
     def close(self) -> Deferred[None]:
         """Stop accepting at once; fires when the port is closed."""
         assert self.port is not None
-        if self._gate is not None:
-            self._gate.forget(self.port)
         closing: Deferred[Any] = maybeDeferred(self.port.stopListening)
 
         def closed(result: Failure | None) -> None:
@@ -117,10 +108,7 @@ class Door:
     # -- called by Twisted ---------------------------------------------------
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        protocol = self.listener.factory.buildProtocol(addr)
-        if self._gate is not None and self.port is not None:
-            self._gate.accepted(self.port)
-        return protocol
+        return self.listener.factory.buildProtocol(addr)
 
     def doStart(self) -> None:
         """Nothing: Twisted also calls it for a port that then cannot be opened."""
