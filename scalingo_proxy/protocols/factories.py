@@ -6,17 +6,14 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, ISSLTransport
-from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import Limits, Record, Timeouts, TopologyChange
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
 from scalingo_proxy.protocols.deadlines import Deadlines
-from scalingo_proxy.protocols.downstream import Frontend
+from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
 from scalingo_proxy.protocols.secured import Secured
@@ -26,8 +23,6 @@ from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead
 
 __all__ = ["HTTPProxyFactory", "make_environment"]
-
-_log = Logger()
 
 
 def make_environment(
@@ -83,7 +78,7 @@ def make_environment(
     return environment
 
 
-class HTTPProxyFactory(Factory):
+class HTTPProxyFactory(DrainingFactory):
     """Serves HTTP/1 clients from the backends that a resolver names.
 
     Hand it to any endpoint, TLS-wrapped or not.
@@ -99,8 +94,6 @@ class HTTPProxyFactory(Factory):
     :param options: see :func:`make_environment`.
     """
 
-    noisy = False
-
     def __init__(
         self,
         resolver: Any = None,
@@ -115,38 +108,14 @@ class HTTPProxyFactory(Factory):
     ) -> None:
         if env is None:
             env = make_environment(resolver, reactor, **options)
-        self.env = env
-        self.listener = listener
-        self.is_draining = False
+        super().__init__(env, listener)
         networks = Networks(trusted_proxies)
         self._is_trusted: Callable[[str], bool] | None = networks.__contains__ if networks else None
         self._public_port = public_port
         self._note_agents = note_agents
-        self._frontends: dict[Frontend, None] = {}
-        self._drained: Deferred[None] | None = None
-        self._drain_timer: Any = None
-
-    @property
-    def open_connections(self) -> int:
-        """How many clients are connected through this factory."""
-        return len(self._frontends)
-
-    # -- called by Twisted ---------------------------------------------------
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend | None:
-        if self.env.client_connections >= self.env.limits.client_connections:
-            self.env.connection_opened(self.listener, "refused")
-            self.env.connection_closed(self.listener, "refused")
-            return None  # Twisted closes the connection
-        return HTTPFrontend(self)
-
-    def startFactory(self) -> None:
-        self.is_draining = False
-        self.env.begin(self)
-
-    def stopFactory(self) -> None:
-        if not self._frontends:
-            self.env.end(self)
+        return HTTPFrontend(self) if self.has_room() else None  # None: Twisted closes the connection
 
     # -- called by the frontends ---------------------------------------------
 
@@ -176,70 +145,3 @@ class HTTPProxyFactory(Factory):
                 record.user_agent = value.decode("latin-1")
             elif lower == b"referer":
                 record.referer = value.decode("latin-1")
-
-    def frontend_opened(self, frontend: Frontend, kind: str) -> None:
-        self._frontends[frontend] = None
-        self.env.client_connections += 1
-        self.env.connection_opened(self.listener, kind)
-
-    def kind_changed(self, before: str, now: str) -> None:
-        self.env.connection_closed(self.listener, before)
-        self.env.connection_opened(self.listener, now)
-
-    def frontend_closed(self, frontend: Frontend, kind: str) -> None:
-        self._frontends.pop(frontend, None)
-        self.env.client_connections -= 1
-        self.env.connection_closed(self.listener, kind)
-        if not self._frontends:
-            if not self.numPorts:
-                self.env.end(self)
-            if self._drained is not None:
-                self._end_drain()
-
-    # -- stopping ------------------------------------------------------------
-
-    def drain(self, seconds: float) -> Deferred[None]:
-        """Let the exchanges under way finish, then close every connection.
-
-        Idle clients are closed at once; answers say ``Connection: close``;
-        whatever is left after *seconds* is cut, and gone two seconds later.
-        Accepting must have stopped.  A further call may bring the end forward.
-
-        :return: fires when no client is connected any more.
-        """
-        self.is_draining = True
-        self._ask_each("drain")
-        if not self._frontends:
-            return succeed(None)
-        self._cut_within(seconds)
-        if self._drained is None:
-            self._drained = Deferred()
-        waiter: Deferred[None] = Deferred()
-        self._drained.addCallback(lambda _: waiter.callback(None))
-        return waiter
-
-    def _cut_within(self, seconds: float) -> None:
-        timer, reactor = self._drain_timer, self.env.reactor
-        if timer is None:
-            self._drain_timer = reactor.callLater(seconds, self._cut)
-        elif timer.active() and timer.getTime() > reactor.seconds() + seconds:
-            timer.reset(seconds)
-
-    def _cut(self) -> None:
-        self._ask_each("cut")
-
-    def _ask_each(self, what: str) -> None:
-        for frontend in list(self._frontends):
-            try:
-                getattr(frontend, what)()
-            except Exception:
-                _log.failure("a connection did not {what} in order", what=what)
-                frontend.transport.abortConnection()
-
-    def _end_drain(self) -> None:
-        drained, self._drained = self._drained, None
-        timer, self._drain_timer = self._drain_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        if drained is not None:
-            drained.callback(None)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress, IProtocol
-from twisted.internet.protocol import Factory
 
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import Route
-from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.factories import HTTPProxyFactory
 from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
@@ -24,7 +23,7 @@ from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 __all__ = ["TLSProxyFactory"]
 
 
-class TLSProxyFactory(Factory):
+class TLSProxyFactory(DrainingFactory):
     """Serves TLS clients by the name in their hello; the app says where TLS ends.
 
     :param http: serves what comes out of TLS that ends here; resolver, pools
@@ -34,24 +33,18 @@ class TLSProxyFactory(Factory):
     :param default_app: the app of clients that give no name, or ``""``.
     """
 
-    noisy = False
-
     def __init__(
         self, http: HTTPProxyFactory, contexts: Contexts | None = None, *, default_app: str = ""
     ) -> None:
+        super().__init__(http.env, http.listener)
         self.http = http
-        self.env: Environment = http.env
         self.contexts = contexts
-        self.listener = http.listener
         self._default_app = default_app
-        self._frontends: dict[TLSFrontend, None] = {}
-        self._drained: Deferred[None] | None = None
-        self._drain_timer: Any = None
 
     @property
     def open_connections(self) -> int:
         """How many clients are connected through this door."""
-        return len(self._frontends) + self.http.open_connections
+        return super().open_connections + self.http.open_connections
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -63,19 +56,8 @@ class TLSProxyFactory(Factory):
         super().doStop()  # type: ignore[no-untyped-call]
         self.http.doStop()  # type: ignore[no-untyped-call]
 
-    def startFactory(self) -> None:
-        self.env.begin(self)
-
-    def stopFactory(self) -> None:
-        if not self._frontends:
-            self.env.end(self)
-
     def buildProtocol(self, addr: IAddress | None) -> TLSFrontend | None:
-        if self.env.client_connections >= self.env.limits.client_connections:
-            self.env.connection_opened(self.listener, "refused")
-            self.env.connection_closed(self.listener, "refused")
-            return None  # Twisted closes the connection
-        return TLSFrontend(self)
+        return TLSFrontend(self) if self.has_room() else None  # None: Twisted closes the connection
 
     # -- called by the frontends ---------------------------------------------
 
@@ -99,20 +81,6 @@ class TLSProxyFactory(Factory):
             frontend = HTTP2Frontend(self.http, secured=secured)
         return frontend  # type: ignore[no-any-return]
 
-    def frontend_opened(self, frontend: TLSFrontend, kind: str) -> None:
-        self._frontends[frontend] = None
-        self.env.client_connections += 1
-        self.env.connection_opened(self.listener, kind)
-
-    def frontend_closed(self, frontend: TLSFrontend, kind: str) -> None:
-        self._frontends.pop(frontend, None)
-        self.env.client_connections -= 1
-        self.env.connection_closed(self.listener, kind)
-        if not self._frontends:
-            if not self.numPorts:
-                self.env.end(self)
-            self._end_drain()
-
     # -- stopping ------------------------------------------------------------
 
     def drain(self, seconds: float) -> Deferred[Any]:
@@ -120,28 +88,4 @@ class TLSProxyFactory(Factory):
 
         :return: fires when no client is connected any more.
         """
-        return gatherResults([self.http.drain(seconds), self._drain_own(seconds)])
-
-    def _drain_own(self, seconds: float) -> Deferred[None]:
-        for frontend in list(self._frontends):
-            frontend.drain()
-        if not self._frontends:
-            return succeed(None)
-        if self._drained is None:
-            self._drained = Deferred()
-            self._drain_timer = self.env.reactor.callLater(seconds, self._cut)
-        waiter: Deferred[None] = Deferred()
-        self._drained.addCallback(lambda _: waiter.callback(None))
-        return waiter
-
-    def _cut(self) -> None:
-        for frontend in list(self._frontends):
-            frontend.cut()
-
-    def _end_drain(self) -> None:
-        drained, self._drained = self._drained, None
-        timer, self._drain_timer = self._drain_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        if drained is not None:
-            drained.callback(None)
+        return gatherResults([self.http.drain(seconds), super().drain(seconds)])
