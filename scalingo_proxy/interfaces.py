@@ -12,9 +12,18 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from scalingo_proxy.model import App, Certificate, CertificateChange, Record, RouteQuery, TopologyChange
+from scalingo_proxy.model import (
+    App,
+    Backend,
+    Certificate,
+    CertificateChange,
+    Health,
+    Record,
+    RouteQuery,
+    TopologyChange,
+)
 
-__all__ = ["IBalancer", "ICertificateFeed", "IObserver", "IResolver", "IRouteFeed"]
+__all__ = ["IBalancer", "ICertificateFeed", "IObserver", "IProbe", "IResolver", "IRouteFeed"]
 
 
 class IResolver(Interface):
@@ -74,6 +83,19 @@ class IBalancer(Interface):
 
     def choose(avoid: Container[Any]) -> Any:
         """The next member that has room and is not in *avoid*, or ``None``."""
+
+
+class IProbe(Interface):
+    """Asks a backend whether it could serve."""
+
+    def probe(backend: Backend, app: App, health: Health) -> Any:
+        """Probe *backend* of *app* once, as *health* says.
+
+        :return: a Deferred that fires with a
+            :class:`~scalingo_proxy.model.ProbeResult` within ``health.timeout``
+            seconds.  It never fails, except when it is cancelled; then nothing
+            is left of the probe.
+        """
 
 
 class IObserver(Interface):

@@ -24,6 +24,7 @@ __all__ = [
     "Health",
     "Limits",
     "Outcome",
+    "ProbeResult",
     "Quarantine",
     "Record",
     "Route",
@@ -185,13 +186,49 @@ class Limits:
 
 @attrs.frozen
 class Health:
-    """How backends are probed (``[health]``)."""
+    """How backends are probed (``[health]``), and how they come back; times in seconds.
+
+    :ivar path: what an HTTP probe asks for.
+    :ivar host: its ``Host``; ``""`` is the app's first domain without a wildcard.
+    :ivar status: the statuses that pass, as in ``"200-399"`` or ``"200,204"``.
+    :ivar kind: ``"tcp"``, ``"http"`` or ``"tls"``; ``""``: what the path and the
+        backend's address make of it.
+    :ivar interval: between two probes of a backend that is up; 0: none.
+    :ivar timeout: for one probe, connecting and answer together.
+    :ivar rise: how many probes in a row must pass before a backend is up.
+    :ivar fall: how many in a row must fail before it is down.
+    :ivar slow_start: how long its share grows after it came back; 0: at once.
+    """
 
     path: str = ""
+    host: str = ""
+    status: str = "200-399"
+    kind: str = ""
     interval: float = 0.0
     timeout: float = 2.0
     rise: int = 1
     fall: int = 3
+    slow_start: float = 0.0
+
+
+@attrs.frozen
+class ProbeResult:
+    """What one probe of one backend found.
+
+    :ivar reason: what was done and what happened, one sentence for people.
+    :ivar url: what was probed.
+    :ivar status: the status of an HTTP answer; 0 when there was none.
+    :ivar seconds: from the first attempt to connect to the verdict.
+    :ivar is_answer: the app itself answered, over HTTP; that a connection was
+        accepted or a handshake completed says much less.
+    """
+
+    passed: bool
+    reason: str
+    url: str
+    status: int = 0
+    seconds: float = 0.0
+    is_answer: bool = False
 
 
 @attrs.frozen

@@ -111,6 +111,20 @@ class MistakeTests(SynchronousTestCase):
             {"timeouts.conect": 'unknown key "conect"; did you mean "connect"?'},
         )
 
+    def test_probe(self) -> None:
+        """What a probe asks for and expects has to make sense."""
+        for key, good, bad in (
+            ("host", ("", "hello.test", "hello.test:8080", "[::1]:80"), ("a b", "a/b", "a\r\nX: y")),
+            ("status", ("200-399", "200,204,301", "2xx"), ("", "ok", "399-200", 200)),
+            ("kind", ("", "tcp", "http", "tls"), ("https", None)),
+            ("slow_start", (0, 30, 0.5), (-1, "30")),
+        ):
+            for value in good:
+                app = app_from_record(hello(health={key: value}))
+                self.assertEqual(app.health[key], value, key)
+            for value in bad:
+                self.assertEqual(list(mistakes(hello(health={key: value}))), [f"health.{key}"], value)
+
     def test_unlike_any(self) -> None:
         """No suggestion is made when no key is close."""
         self.assertEqual(mistakes(hello(zzz=1)), {"zzz": 'unknown key "zzz"'})
