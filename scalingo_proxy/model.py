@@ -411,6 +411,12 @@ class Record:
 
     :ivar wall_time: when it began, seconds since the epoch.
     :ivar code: the reason code of an error of ours, or ``"-"``.
+    :ivar cause: what exactly was wrong, one sentence, with that code.
+    :ivar route: the Route that was resolved.
+    :ivar lineup: the pool's serving and draining members when it last chose.
+    :ivar reused: whether the last attempt used a connection that was kept.
+    :ivar sent_bytes: what the last attempt handed over for its backend.
+    :ivar trail: what happened off the ordinary way (:mod:`scalingo_proxy.routing.trail`).
     """
 
     __slots__ = (
@@ -419,12 +425,14 @@ class Record:
         "backend",
         "bytes_in",
         "bytes_out",
+        "cause",
         "client",
         "code",
         "connect_seconds",
         "finished_at",
         "first_byte_at",
         "host",
+        "lineup",
         "listener",
         "method",
         "path",
@@ -432,9 +440,13 @@ class Record:
         "queue_seconds",
         "referer",
         "request_id",
+        "reused",
+        "route",
+        "sent_bytes",
         "started_at",
         "status",
         "tls",
+        "trail",
         "user_agent",
         "wall_time",
     )
@@ -463,3 +475,9 @@ class Record:
         self.tls = "-"
         self.referer = ""
         self.user_agent = ""
+        self.cause = ""
+        self.route: Route | None = None
+        self.lineup: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        self.reused = False
+        self.sent_bytes = 0
+        self.trail: list[object] | None = None

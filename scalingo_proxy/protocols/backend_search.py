@@ -25,6 +25,7 @@ from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.search_notes import SearchNotes, connect_failure
 from scalingo_proxy.routing.members import Member, Membership
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
@@ -44,7 +45,7 @@ def _under_way() -> None:
     """Stands for what abandons an attempt, until the attempt has been begun."""
 
 
-class BackendSearch:
+class BackendSearch(SearchNotes):
     """The way from a request head to a connection that can carry it.
 
     A base class, because an object of its own for each request would cost
@@ -59,10 +60,8 @@ class BackendSearch:
     __slots__ = (
         "_abandon_connect",
         "_connecting_since",
-        "_env",
         "_head",
         "_last_error",
-        "_lease",
         "_pool",
         "_preface",
         "_queued_since",
@@ -74,7 +73,6 @@ class BackendSearch:
         "_tried",
         "_waited",
         "phase",
-        "record",
     )
 
     _head: RequestHead
@@ -86,7 +84,7 @@ class BackendSearch:
         self.record = record
         self.phase = Phase.RESOLVING
         self._pool: Pool | None = None
-        self._lease: Lease | None = None
+        self._lease = None
         self._ticket: Ticket | None = None
         self._resolving: Deferred[Any] | None = None
         self._reused = False
@@ -170,6 +168,7 @@ class BackendSearch:
         self._pool = pool = self._env.pools.for_route(route)
         app = route.app
         self.record.app = app.name
+        self.record.route = route
         if (app.force_https or app.canonical) and self._redirected(app):
             return
         if app.send_proxy:
@@ -196,6 +195,7 @@ class BackendSearch:
                 self._wait_in_queue(pool)
                 return
         except ProxyError as error:
+            self._note_choice(pool)
             # "No other backend" says less than what the last one did.
             self.fail(self._last_error or error)
         else:
@@ -208,6 +208,7 @@ class BackendSearch:
         # All waits of one request together last as long as one may.
         left = pool.timeouts.queue - self.record.queue_seconds
         self._env.deadlines.set(self._timed, now + left)
+        self._note_wait(pool, now)
         ticket = pool.enqueue(now, self._granted, self._refused, self._tried)
         if ticket.is_waiting:
             self._ticket = ticket
@@ -229,11 +230,10 @@ class BackendSearch:
         seconds = self._env.seconds() - self._queued_since
         self.record.queue_seconds += seconds
         self._waited += seconds
+        self._note_waited(seconds)
 
     def _leased(self, lease: Lease) -> None:
-        self._lease = lease
-        self.record.backend = lease.member.backend.address
-        self.record.attempts += 1
+        self._note_lease(lease)
         if isinstance(self._last_error, BackendClosed):
             self._connect()  # one backend has closed on it; a kept connection would leave in doubt why
             return
@@ -242,7 +242,7 @@ class BackendSearch:
         must_be_alive = not (self._request_complete and is_idempotent(self._head.method))
         backend = self._env.connections.take_idle(lease.member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
         if backend is not None:
-            self._reused = True
+            self._reused = self.record.reused = True
             self._send(backend)
         else:
             self._connect()
@@ -288,6 +288,7 @@ class BackendSearch:
         else:
             # It left the app meanwhile; its address may be somebody else's by now.
             backend.abandon()
+            self._note_attempt("it left the app while it was being connected")
             self._release(Outcome.ABANDONED)
             self._find_backend(pool)
 
@@ -297,18 +298,19 @@ class BackendSearch:
         error = reason.value
         self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
         try:
-            self._try_another(Outcome.CONNECT_FAILED)
+            self._try_another(Outcome.CONNECT_FAILED, connect_failure(error))
         except Exception:
             self.broke()
 
     def _note_connect_time(self) -> None:
         self.record.connect_seconds += self._env.seconds() - self._connecting_since
 
-    def _try_another(self, outcome: Outcome) -> None:
+    def _try_another(self, outcome: Outcome, why: str = "") -> None:
         """The backend that was leased failed: ask a further one, if one may be asked."""
         lease, pool, error = self._lease, self._pool, self._last_error
         assert lease is not None and pool is not None and error is not None
         self._tried += (lease.member,)
+        self._note_attempt(why or error.detail)
         self._release(outcome)
         if len(self._tried) >= MAX_BACKENDS or self._seconds_left() <= 0:
             self.fail(error)

@@ -7,15 +7,17 @@ carries several.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from scalingo_proxy.errors import ProxyError
+from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import ResponseHead
 
-__all__ = ["Downstream", "Frontend", "Phase"]
+__all__ = ["Downstream", "Frontend", "Phase", "UnderWay"]
 
 
 class Phase(enum.Enum):
@@ -41,6 +43,16 @@ class Frontend(Protocol):
 
     def cut(self) -> None:
         """End everything that is under way, and close."""
+
+    def under_way(self) -> Iterable[UnderWay]:
+        """What goes on for this client now."""
+
+
+class UnderWay(Protocol):
+    """An exchange or a tunnel that is not over."""
+
+    record: Record
+    phase: Phase
 
 
 class Downstream(Protocol):

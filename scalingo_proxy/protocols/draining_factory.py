@@ -5,13 +5,14 @@ Knows frontends only as what can be drained and cut, not what they speak.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from scalingo_proxy.protocols.downstream import Frontend
+from scalingo_proxy.protocols.downstream import Frontend, UnderWay
 from scalingo_proxy.protocols.environment import Environment
 
 __all__ = ["DrainingFactory"]
@@ -50,6 +51,11 @@ class DrainingFactory(Factory):
         env.connection_opened(self.listener, "refused")
         env.connection_closed(self.listener, "refused")
         return False
+
+    def under_way(self) -> Iterator[UnderWay]:
+        """The exchanges and tunnels of its clients now."""
+        for frontend in list(self._frontends):
+            yield from frontend.under_way()
 
     # -- called by Twisted ---------------------------------------------------
 

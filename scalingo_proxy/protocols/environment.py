@@ -6,8 +6,8 @@ Hardly more than a place: nothing here is looked up elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from twisted.logger import Logger
 
@@ -20,10 +20,16 @@ from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.backend_connections import BackendConnections
+    from scalingo_proxy.protocols.downstream import UnderWay
 
 __all__ = ["Environment", "SilentObserver"]
 
 _log = Logger()
+
+
+@runtime_checkable
+class _Serving(Protocol):
+    def under_way(self) -> Iterable[UnderWay]: ...
 
 
 class SilentObserver:
@@ -100,6 +106,12 @@ class Environment:
             self.observer.connection_closed(listener, kind)
         except Exception:
             _log.failure("the observer failed on the end of a connection")
+
+    def under_way(self) -> Iterator[UnderWay]:
+        """The exchanges and tunnels of all factories that share this, now."""
+        for user in list(self._users):
+            if isinstance(user, _Serving):
+                yield from user.under_way()
 
     def begin(self, user: object) -> None:
         """*user*, a factory, serves clients from now on."""

@@ -91,6 +91,7 @@ class Exchange(ExchangeEnding):
         words = request_head_for_backend(
             self._head, self._identity, record.request_id.encode("ascii"), record.wall_time
         )
+        record.sent_bytes = len(words)
         # All is in order before the first byte goes out: an answer may come inside the call.
         if self._request_complete:
             self._request_sent()
@@ -114,6 +115,7 @@ class Exchange(ExchangeEnding):
         self._waits_for_continue = False
         self.alive()
         if self._backend is not None:
+            self.record.sent_bytes += len(payload)
             self._backend.send_payload(payload)
 
     def request_ended(self, trailers: Fields, payload: bytes = b"") -> None:
@@ -122,6 +124,7 @@ class Exchange(ExchangeEnding):
         self._body_taken = True
         self._waits_for_continue = False
         if self._backend is not None:
+            self.record.sent_bytes += len(payload)
             self._backend.end_request(relayed_trailers(trailers), payload)
         if self.phase is Phase.SENDING:
             self._request_sent()

@@ -84,6 +84,7 @@ class ExchangeEnding(BackendSearch):
         assert lease is not None
         if self._reused and lease.member.membership is Membership.SERVING and self._seconds_left() > 0:
             # Most likely it closed while idle: the same backend, freshly connected.
+            self._note_attempt("the backend had closed the connection that was kept", is_repeated=True)
             self._connect()
         else:
             self._try_another(Outcome.CLOSED)
@@ -135,6 +136,7 @@ class ExchangeEnding(BackendSearch):
         relay = self._relay
         assert relay is not None
         self.record.bytes_in += relay.client.received
+        self.record.sent_bytes += relay.client.received
         self.record.bytes_out += relay.backend.received
 
     def _end(self, error: ProxyError, outcome: Outcome) -> None:
@@ -142,6 +144,7 @@ class ExchangeEnding(BackendSearch):
             return
         self.phase = Phase.OVER  # before anybody else is called: none of them can end it again
         self.record.code = error.code
+        self.record.cause = error.detail
         if not self.response_begun:
             self.record.status = error.status
         # Whatever fails on the way, all of it is done.

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http2_limits import Kind
 from scalingo_proxy.protocols.http2_sender import HTTP2Sender
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
@@ -82,11 +83,16 @@ class HTTP2Ending(HTTP2Sender):
 
     def refused(self, error: ProxyError, record: Record) -> None:
         """Tell of what never became an exchange."""
-        record.status, record.code = error.status, error.code
+        record.status, record.code, record.cause = error.status, error.code, error.detail
         if record.request_id == "-":
             record.request_id = self.env.request_ids()
         record.finished_at = self.env.seconds()
         self.env.finished(record)
+
+    def under_way(self) -> list[UnderWay]:
+        """The exchanges of its streams."""
+        exchanges = [stream.exchange for stream in self._streams.values()]
+        return [exchange for exchange in exchanges if exchange is not None]
 
     # -- when nothing is left to do -------------------------------------------
 

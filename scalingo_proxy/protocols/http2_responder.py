@@ -62,6 +62,11 @@ class HTTP2Responder(Timed):
         self._sent_before = 0
         self._progress: SendProgress | None = None
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """The exchange, while it is under way."""
+        return self._exchange
+
     def _end_was_sent(self) -> None:
         """END_STREAM is on its way."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
+from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress
 
@@ -112,6 +113,10 @@ class HTTPEnding(HTTPResponder):
             self._wait(self._env.timeouts.idle)  # it reads slowly, but it reads
         else:
             self.transport.abortConnection()
+
+    def under_way(self) -> tuple[UnderWay, ...]:
+        """The exchange of this connection, while there is one."""
+        return () if self._exchange is None else (self._exchange,)
 
     # -- the proxy stops -----------------------------------------------------
 

@@ -306,7 +306,7 @@ class HTTPFrontend(HTTPUploads):
     def _refuse(self, error: ProxyError) -> None:
         """Answer what could not be read as a request, and read no more."""
         record = self._new_record()
-        record.status, record.code = error.status, error.code
+        record.status, record.code, record.cause = error.status, error.code, error.detail
         record.request_id = self._env.request_ids()
         record.protocol = "http/1.1"
         record.finished_at = record.started_at

@@ -117,7 +117,8 @@ class ProxyHeaderFactory(Factory):
         client = plain_address(host) if host else "unix:"
         record = Record(started_at, env.wall_clock() - (now - started_at), client, self.listener)
         record.protocol = "proxy"
-        record.status, record.code = error.status, error.code
+        record.request_id = env.request_ids()
+        record.status, record.code, record.cause = error.status, error.code, error.detail
         record.finished_at = now
         env.finished(record)
 

@@ -30,6 +30,7 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Record, Route, RouteQuery
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.tls_contexts import certificate_of
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
 from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
@@ -298,7 +299,7 @@ class TLSFrontend(Protocol, Timed):
 
     def _account(self, error: ProxyError) -> None:
         record = self.record
-        record.code, record.status = error.code, error.status
+        record.code, record.status, record.cause = error.code, error.status, error.detail
         record.request_id = self._env.request_ids()
         record.finished_at = self._env.seconds()
         self._env.finished(record)
@@ -336,6 +337,11 @@ class TLSFrontend(Protocol, Timed):
         if self._doing is _Doing.HELLO:
             self._doing = _Doing.CLOSED
             self.transport.loseConnection()
+
+    def under_way(self) -> tuple[UnderWay, ...]:
+        """The tunnel that this became, if it has."""
+        owner = self._owner
+        return (owner,) if isinstance(owner, Passthrough) else ()
 
     def cut(self) -> None:
         """The proxy stops and waits no longer."""

@@ -124,6 +124,7 @@ class Passthrough(BackendSearch):
         env, record = self._env, self.record
         record.protocol, record.tls = "tls", "passthrough"
         record.app = route.app.name
+        record.route = route
         record.request_id = env.request_ids()
         # How long the client took for its hello is not the search's time.
         self._waited = env.seconds() - record.started_at
@@ -135,9 +136,7 @@ class Passthrough(BackendSearch):
             self.broke()
 
     def _leased(self, lease: Lease) -> None:
-        self._lease = lease
-        self.record.backend = lease.member.backend.address
-        self.record.attempts += 1
+        self._note_lease(lease)
         self._connect()
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
@@ -202,6 +201,7 @@ class Passthrough(BackendSearch):
             self.phase = Phase.OVER
             if self._backend_failed:
                 self.record.code = BackendClosed.code
+                self.record.cause = "the backend closed without a byte"
             self._release(Outcome.CLOSED if self._backend_failed else Outcome.COMPLETED)
             self._tell()
         self._leave()
@@ -295,6 +295,7 @@ class Passthrough(BackendSearch):
         self.phase = Phase.OVER  # before anybody else is called: none of them can end it again
         relay, record = self._relay, self.record
         record.code = error.code
+        record.cause = error.detail
         if relay is None:
             record.status = error.status
         try:
@@ -327,6 +328,7 @@ class Passthrough(BackendSearch):
         env, record, relay = self._env, self.record, self._relay
         if relay is not None:
             record.bytes_in += relay.client.received
+            record.sent_bytes = relay.client.received
             record.bytes_out += relay.backend.received
         record.finished_at = env.seconds()
         env.deadlines.clear(self._timed)

@@ -56,6 +56,8 @@ class Pool:
     :ivar timeouts: the defaults with the app's own values over them; ``limits``
         likewise.
     :ivar queue: who waits.
+    :ivar is_crowded: whether a member may have as many requests as it may; set by
+        whoever gives it the last one, so that nobody else has to look.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Pool:
         "_random",
         "_roster",
         "app",
+        "is_crowded",
         "limits",
         "queue",
         "timeouts",
@@ -87,6 +90,7 @@ class Pool:
         self.queue = Queue()
         self._roster = Roster()
         self._is_settling = False
+        self.is_crowded = False
         # Whether lease() may choose without another look: the app runs, the
         # rules above hold, and there may be room (there is none while anybody
         # waits who could use every member).
@@ -225,6 +229,11 @@ class Pool:
         return self._roster.draining
 
     @property
+    def lineup(self) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
+        """The members that serve and those on their way out, as one value that never changes."""
+        return self._roster.lineup
+
+    @property
     def queued(self) -> int:
         """How many requests wait."""
         return self.queue.length
@@ -238,6 +247,12 @@ class Pool:
     def tunnels(self) -> int:
         """The tunnels open at all members, draining ones included."""
         return sum(member.tunnels for member in self._roster.everybody())
+
+    def full_members(self) -> tuple[Member, ...]:
+        """The members that have as many requests as they may."""
+        full = tuple([member for member in self._roster.members if member.in_flight >= member.limit])
+        self.is_crowded = bool(full)
+        return full
 
     def watch(self, callback: Callable[[Member, MemberEvent], object]) -> Callable[[], None]:
         """Tell *callback* what becomes of members, until the returned function is called."""
@@ -313,6 +328,7 @@ class Pool:
     def _use_settings(self, timeouts: Timeouts, limits: Limits) -> None:
         self.timeouts = timeouts
         self.limits = limits
+        self.is_crowded = True  # for all that is known
         for member in self._roster.everybody():
             member.limit = limits.in_flight_per_backend
 

@@ -24,12 +24,15 @@ class Roster:
     """The members of one pool.
 
     :ivar members: who serves, in the app's order.
+    :ivar lineup: the members that serve and those that drain; both are made
+        anew when they change, so that whoever keeps them knows how it was.
     """
 
-    __slots__ = ("_draining", "_events", "_is_telling", "_watchers", "members")
+    __slots__ = ("_draining", "_events", "_is_telling", "_watchers", "lineup", "members")
 
     def __init__(self) -> None:
         self.members: tuple[Member, ...] = ()
+        self.lineup: tuple[tuple[Member, ...], tuple[Member, ...]] = ((), ())
         self._draining: dict[Member, Drain] = {}
         self._events: deque[tuple[Member, MemberEvent, Drain | None]] = deque()
         self._is_telling = False
@@ -70,7 +73,9 @@ class Roster:
         serving = tuple(members.values())
         changed = reweighted or serving != self.members
         self.members = serving
-        return changed, self._drain(former.values(), now)
+        drain = self._drain(former.values(), now)
+        self.lineup = (serving, tuple(self._draining))
+        return changed, drain
 
     def _drain(self, leaving: Iterable[Member], now: float) -> Drain:
         drain = Drain(leaving)
@@ -88,6 +93,7 @@ class Roster:
         member.membership = Membership.GONE
         member.membership_since = now
         self._events.append((member, "gone", self._draining.pop(member)))
+        self.lineup = (self.members, tuple(self._draining))
 
     def watch(self, callback: Callable[[Member, MemberEvent], object]) -> Callable[[], None]:
         """Tell *callback* of every event, until the returned function is called."""

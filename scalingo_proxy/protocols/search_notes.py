@@ -1,0 +1,94 @@
+"""What a search for a backend notes of itself, so that it can be explained later.
+
+On the ordinary way these are a few references; everything else is noted only
+when something else happened.  Nobody here decides anything.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+from twisted.internet import error as twisted_errors
+
+from scalingo_proxy.errors import ConnectFailed
+from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.routing.members import Member
+from scalingo_proxy.routing.pool import Lease, Pool
+from scalingo_proxy.routing.trail import Attempt, PassedOver, Waited, attempt_so_far
+
+__all__ = ["SearchNotes", "connect_failure"]
+
+
+def connect_failure(error: BaseException | None) -> str:
+    """Why no connection came about, in a sentence that has nothing of the peer in it."""
+    if isinstance(error, ConnectFailed):
+        return error.detail
+    if isinstance(error, twisted_errors.ConnectionRefusedError):
+        return "the connection was refused"
+    if isinstance(error, twisted_errors.TimeoutError):
+        return "no connection came about in time"
+    if isinstance(error, twisted_errors.NoRouteError):
+        return "there is no route to it"
+    if isinstance(error, twisted_errors.DNSLookupError):
+        return "its name could not be resolved"
+    if isinstance(error, twisted_errors.ConnectError) and error.osError:
+        return f"connecting failed: {os.strerror(error.osError)}"
+    return "connecting failed"
+
+
+class SearchNotes:
+    """The record of a search, and how it is filled in.
+
+    :ivar record: what will be told of the exchange.
+    """
+
+    __slots__ = ("_env", "_lease", "record")
+
+    _env: Environment
+    _lease: Lease | None
+    record: Record
+
+    def _note_lease(self, lease: Lease) -> None:
+        """Ask this member next; all that is noted on the ordinary way."""
+        self._lease = lease
+        record, pool, member = self.record, lease.pool, lease.member
+        record.backend = member.backend.address
+        record.attempts += 1
+        record.lineup = pool.lineup
+        if pool.is_crowded or member.in_flight >= member.limit:
+            self._note_choice(pool, member)
+
+    def _note_choice(self, pool: Pool, chosen: Member | None = None) -> None:
+        """Who there was to choose from, when not everybody had room or nobody was found."""
+        self.record.lineup = pool.lineup
+        full = [each for each in pool.full_members() if each is not chosen]
+        if full:
+            addresses = tuple(each.backend.address for each in full)
+            why = f"had as many requests as it may ({full[0].limit})"
+            self._note(PassedOver(self._env.seconds(), addresses, why))
+
+    def _note_wait(self, pool: Pool, now: float) -> None:
+        """It has to wait in the queue of *pool*."""
+        self._note_choice(pool)
+        self._note(Waited(now, None, "the app was paused" if pool.queue.is_held else "no backend had room"))
+
+    def _note_waited(self, seconds: float) -> None:
+        """The wait is over."""
+        trail = self.record.trail
+        if trail and isinstance(trail[-1], Waited):
+            trail[-1] = attrs.evolve(trail[-1], seconds=seconds)
+
+    def _note_attempt(self, end: str, is_repeated: bool = False) -> None:
+        """The attempt under way has come to nothing."""
+        record = self.record
+        self._note(attempt_so_far(record, self._env.seconds(), end, is_repeated))
+        record.sent_bytes = 0
+        record.reused = False
+
+    def _note(self, step: Attempt | PassedOver | Waited) -> None:
+        record = self.record
+        if record.trail is None:
+            record.trail = []
+        record.trail.append(step)
