@@ -20,6 +20,8 @@ What it is made of can be used alone:
     Flow-controlled streams in memory that keep Twisted's rules.
 ``network``
     Listening, connecting and time: stands where a reactor stands.
+``faults``
+    What may happen to a connection, as values, and by chance from a seed.
 ``backends``, ``replies``, ``clients``
     The two ends of the proxy, doing as told and recording all they see.
 ``messages``

@@ -29,6 +29,7 @@ from scalingo_proxy.testing.sockets import MemorySocket, Readiness
 from scalingo_proxy.testing.transports import Address, MemoryTransport, make_address
 
 if TYPE_CHECKING:
+    from scalingo_proxy.testing.faults import Fault
     from scalingo_proxy.testing.network import MemoryNetwork
 
 __all__ = ["MemoryClient", "MemoryConnector", "MemoryPort", "Reach"]
@@ -174,6 +175,7 @@ class MemoryClient(MemoryTransport):
         self._peer = destination
         self._host = destination
         self._bind_address = bind_address
+        self._faults: tuple[Fault, ...] = ()
         self._attempt: IDelayedCall | None = network.kernel.under_way(0, self._set_out)
 
     def _set_out(self) -> None:
@@ -184,16 +186,24 @@ class MemoryClient(MemoryTransport):
             return
         self._peer = make_address(host, self._peer.port)
         self._host = self.network.source_address(host, self._bind_address)
-        way = self.network.way_to(self._peer)
-        if way.reach is Reach.SILENT:
+        self._faults = self.network.faults.draw(self._peer)
+        if self._reach() is Reach.SILENT:
             self._attempt = None
         else:
-            there_and_back = 2 * self.network.kernel.latency + way.delay
+            there_and_back = 2 * self.network.kernel.latency + self.network.way_to(self._peer).delay
             self._attempt = self.network.kernel.under_way(there_and_back, self._arrive)
+
+    def _reach(self) -> Reach:
+        """What an attempt meets now."""
+        reach = self.network.way_to(self._peer).reach
+        return reach if reach is not Reach.NORMAL else self.network.faults.reach(self._peer, self._faults)
 
     def _arrive(self) -> None:
         """The first packet was answered, one way or another."""
-        reach = self.network.way_to(self._peer).reach
+        reach = self._reach()
+        if reach is Reach.SILENT:
+            self._attempt = None
+            return
         if reach is Reach.UNREACHABLE:
             self._fail_with(errno.ENETUNREACH)
             return
@@ -202,6 +212,7 @@ class MemoryClient(MemoryTransport):
             self._fail_with(errno.ECONNREFUSED)
             return
         near, far = self.network.kernel.socket_pair()
+        self.network.faults.connected(near, self._peer, self._faults)
         if reach is Reach.RESET or port is None:
             far.abort()
         else:

@@ -83,10 +83,10 @@ class Kernel:
         self.shuffle = shuffle
         self.buffer_bytes = buffer_bytes
         self.moving = 0
-        self.sockets: set[MemorySocket] = set()
+        # Insertion-ordered sets: the order decides who is served first.
+        self.sockets: dict[MemorySocket, None] = {}
         self._readers: set[Descriptor] = set()
         self._writers: set[Descriptor] = set()
-        # An insertion-ordered set: the order decides who is served first.
         self._touched: dict[Descriptor, None] = {}
         self._turn_is_due = False
 
@@ -196,7 +196,7 @@ class Kernel:
         """Two connected sockets."""
         one, other = MemorySocket(self), MemorySocket(self)
         one.peer, other.peer = other, one
-        self.sockets.update((one, other))
+        self.sockets.update({one: None, other: None})
         return one, other
 
     def portion(self, size: int) -> int:

@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.model import split_host_port
 from scalingo_proxy.testing.connecting import MemoryConnector, MemoryPort, Reach
+from scalingo_proxy.testing.fault_plan import FaultPlan
 from scalingo_proxy.testing.kernel import Kernel
 from scalingo_proxy.testing.names import MemoryNameResolver
 from scalingo_proxy.testing.transports import Address, make_address
@@ -72,6 +73,7 @@ class MemoryNetwork:
     :ivar clock: the clock everything runs on.
     :ivar kernel: buffers and segments; its ``latency``, ``cut`` and
         ``shuffle`` may be changed at any time.
+    :ivar faults: which connections meet which faults.
     :ivar nameResolver: its ``names`` are the host names and the IP address each has.
     :ivar max_events: how many events one run may take before it is taken
         for a loop.
@@ -92,6 +94,7 @@ class MemoryNetwork:
         self.kernel = Kernel(
             self.clock, self.random, latency=latency, cut=cut, shuffle=shuffle, buffer_bytes=buffer_bytes
         )
+        self.faults = FaultPlan(self.kernel)
         self.nameResolver = MemoryNameResolver(self.clock)
         self.max_events = 5_000_000
         self._ports: dict[tuple[str, int], MemoryPort] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scalingo_proxy.testing.kernel import Descriptor, Kernel
+    from scalingo_proxy.testing.lines import Line
 
 __all__ = ["MemorySocket", "Readiness"]
 
@@ -36,6 +37,9 @@ class MemorySocket:
 
     :ivar descriptor: who is told when this end becomes readable or writable.
     :ivar closed: this end called :meth:`close`.
+    :ivar destination: the host and port that this end connected to;
+        ``None`` at the end that accepted.
+    :ivar line: what goes wrong between the two ends; ``None`` for nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -43,6 +47,8 @@ class MemorySocket:
         self.peer: MemorySocket = self
         self.descriptor: Descriptor | None = None
         self.closed = False
+        self.destination: tuple[str, int] | None = None
+        self.line: Line | None = None
         self.no_delay = False
         self.keep_alive = False
         self._to_send = bytearray()
@@ -133,7 +139,20 @@ class MemorySocket:
         self.closed = True
         self.descriptor = None
         self._received.clear()
-        self.kernel.sockets.discard(self)
+        self.kernel.sockets.pop(self, None)
+        if self.line is not None and self.peer.closed:
+            self.line.end()
+
+    def break_off(self) -> None:
+        """Reset the connection for both ends, though neither asked for it."""
+        for end in [end for end in (self, self.peer) if not end._saw_reset]:
+            end._to_send.clear()
+            end._fin_sent = True
+            end._launch(_Segment.RST)
+
+    def pump(self) -> None:
+        """Send what the line did not take until now."""
+        self._transmit()
 
     def _reset(self) -> None:
         self._to_send.clear()
@@ -143,20 +162,31 @@ class MemorySocket:
 
     def _transmit(self) -> None:
         """Send what fits into the other end's window."""
-        if self._saw_reset:
+        if self._saw_reset or self._fin_sent:
             return
         window = self.kernel.buffer_bytes - len(self.peer._received) - self._segment_bytes
         size = min(window, len(self._to_send))
+        line = self.line
+        if line is not None and size >= 0:
+            size = line.admits(self, size)
         if size > 0:
             data = bytes(self._to_send[:size])
             del self._to_send[:size]
+            if line is not None:
+                data = line.carried(self, data)
             self._launch(data)
             self.kernel.touch(self.descriptor)
+            if line is not None:
+                line.passed(self, size)
         if self._fin_asked and not self._fin_sent and not self._to_send:
+            if line is not None and not line.is_open:
+                return
             self._fin_sent = True
             self._launch(_Segment.FIN)
 
     def _launch(self, segment: bytes | _Segment) -> None:
+        if self.line is not None and self.line.is_cut:
+            return
         if not self.kernel.latency and not self._segments:
             self.peer._arrive(segment)
             return

@@ -24,10 +24,12 @@ import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from scalingo_proxy.model import App, Limits, Record, Timeouts
+from scalingo_proxy.model import App, Limits, Record, Timeouts, join_host_port, split_host_port
 from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import ScriptedClient, connect_client
+from scalingo_proxy.testing.fault_plan import Series
+from scalingo_proxy.testing.faults import Fault, Outage
 from scalingo_proxy.testing.messages import Response
 from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.observers import RecordingObserver
@@ -158,10 +160,28 @@ class World:
         self.resolver.set_app(App(name, **fields))
         return WorldApp(name, serving)
 
-    def backend(self, name: str = "backend", host: str = "127.0.0.1", port: int = 0) -> ScriptedBackend:
-        """A new backend that listens and belongs to no app yet."""
+    def backend(
+        self,
+        name: str = "backend",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        faults: Series = (),
+        outages: Iterable[Outage] = (),
+    ) -> ScriptedBackend:
+        """A new backend that listens and belongs to no app yet.
+
+        :param name: what it is called, or its address as ``HOST:PORT``.
+        :param faults: what its connections meet, one entry each; see
+            :mod:`scalingo_proxy.testing.faults`.
+        :param outages: what it suffers as a whole, and when.
+        """
+        if ":" in name:
+            host, port = split_host_port(name)
         backend = ScriptedBackend(name).listen(self.network, host, port)
         self.backends.append(backend)
+        self.network.faults.plan(backend.address, faults)
+        self.network.faults.schedule(backend.address, outages)
         return backend
 
     def change(self, name: str, **fields: Any) -> None:
@@ -173,8 +193,15 @@ class World:
 
     # -- clients -------------------------------------------------------------
 
-    def client(self, source: str | None = None, *, closes_at_end: bool = True) -> ScriptedClient:
-        """A client connected to the proxy, from the IP address *source*."""
+    def client(
+        self, source: str | None = None, *, closes_at_end: bool = True, fault: Fault | None = None
+    ) -> ScriptedClient:
+        """A client connected to the proxy, from the IP address *source*.
+
+        :param fault: what the connection meets.
+        """
+        if fault is not None:
+            self.network.faults.plan(join_host_port(*self.address), [fault])
         bound = (source, 0) if source else None
         client = connect_client(self.network, self.address, source=bound, closes_at_end=closes_at_end)
         self.clients.append(client)
@@ -244,13 +271,15 @@ class World:
     def end(self, patience_seconds: float = 0.0) -> None:
         """Let clients leave, stop the proxy and the backends, and see that nothing is left.
 
-        A client that cannot leave in order resets its connection.
+        Faults end first; a connection that was cut off stays so.  A client
+        that cannot leave in order resets its connection.
 
         :param patience_seconds: how long the proxy may take to notice.  It
             should be at once, but nothing can be noticed behind bytes that
             the proxy does not read for now.
         :raises AssertionError: naming what is left.
         """
+        self.network.faults.end()
         for leave in (ScriptedClient.close, ScriptedClient.abort):
             for client in self.clients:
                 if not client.is_over:
@@ -263,5 +292,8 @@ class World:
         for backend in self.backends:
             backend.stop_listening()
             backend.close_connections()
+        self.settle()
+        for backend in self.backends:
+            backend.crash()
         self.settle()
         self.assert_quiet()
