@@ -25,6 +25,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.installations import CHECKOUT
+
 __all__ = ["IntegrationTestCase", "Nginx", "ProxyProcess", "curl", "free_port", "needs_program"]
 
 _START_SECONDS = 30.0
@@ -66,7 +68,7 @@ class _Process:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SCALINGO_PROXY_")
         }
-        environment["PYTHONPATH"] = os.getcwd()
+        environment["PYTHONPATH"] = str(CHECKOUT)
         with open(output or os.devnull, "wb") as file:
             self.process = subprocess.Popen(
                 command,
@@ -127,6 +129,12 @@ class _Process:
             (line,) = [line for line in status if line.startswith("VmRSS")]
         return int(line.split()[1]) * 1024
 
+    def cpu_seconds(self) -> float:
+        """The time it has spent computing, its own and the system's for it."""
+        with open(f"/proc/{self.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def descriptor_count(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
@@ -134,16 +142,20 @@ class _Process:
 class ProxyProcess(_Process):
     """``twistd scalingo-proxy`` with a configuration.
 
+    :param descriptors: how many it may open, when the limit is to be low.
     :ivar port: of the first listener.
     :ivar admin_port: of the admin API.
     """
 
-    def __init__(self, directory: str, config: str, *options: str, output: str = "") -> None:
+    def __init__(
+        self, directory: str, config: str, *options: str, output: str = "", descriptors: int = 0
+    ) -> None:
         self.directory = directory
         self.config_path = os.path.join(directory, "proxy.toml")
         self.write_config(config)
         super().__init__(
             [
+                *(["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"'] if descriptors else []),
                 sys.executable,
                 "-c",
                 "from twisted.scripts.twistd import run; run()",
@@ -328,11 +340,16 @@ class IntegrationTestCase(SynchronousTestCase):
         return nginx
 
     def start_proxy(
-        self, rest: str = "", state: str = "", options: tuple[str, ...] = (), directory: str = ""
+        self,
+        rest: str = "",
+        state: str = "",
+        options: tuple[str, ...] = (),
+        directory: str = "",
+        descriptors: int = 0,
     ) -> ProxyProcess:
         """A proxy that is up, with *rest* added to its configuration."""
         config = _CONFIG.format(rest=rest, state=state)
-        proxy = ProxyProcess(directory or self.directory(), config, *options)
+        proxy = ProxyProcess(directory or self.directory(), config, *options, descriptors=descriptors)
         self.addCleanup(proxy.end)
         return proxy.wait_until_up()
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from unittest import SkipTest
 
+from tests.installations import CHECKOUT
 from tests.integration.programs import IntegrationTestCase, ProxyProcess, free_port, wait_for
 from tests.integration.servers import SocketServer, read_head
 from tests.integration.test_many_connections import ASK, answer_ok, read_answer
@@ -221,7 +222,7 @@ class OperatingTests(IntegrationTestCase):
         done = subprocess.run(
             [sys.executable, "-c", run, *options],
             cwd=self.directory(),
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             capture_output=True,
             timeout=60,
             check=False,
