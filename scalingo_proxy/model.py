@@ -221,6 +221,8 @@ class ProbeResult:
     :ivar seconds: from the first attempt to connect to the verdict.
     :ivar is_answer: the app itself answered, over HTTP; that a connection was
         accepted or a handshake completed says much less.
+    :ivar is_inconclusive: the proxy could not make the probe, for want of
+        descriptors or the like: nothing is known of the backend.
     """
 
     passed: bool
@@ -229,6 +231,7 @@ class ProbeResult:
     status: int = 0
     seconds: float = 0.0
     is_answer: bool = False
+    is_inconclusive: bool = False
 
 
 @attrs.frozen

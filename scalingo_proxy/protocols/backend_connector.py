@@ -39,10 +39,12 @@ class BackendConnector:
     Where the backend asks for TLS, the handshake is a part of connecting.
 
     :param reactor: an IReactorTCP, and IReactorPluggableNameResolver for names.
+    :param is_quiet: log no complaints about certificates; whoever asked tells of them.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, *, is_quiet: bool = False) -> None:
         self._reactor = reactor
+        self._is_quiet = is_quiet
         self._trusts = BackendTrusts()
         self._complaints: dict[str, tuple[str, float]] = {}
 
@@ -57,7 +59,8 @@ class BackendConnector:
             _log.failure("{address} cannot be verified", address=backend.address)
             failed(Failure(ConnectFailed("the backend cannot be verified")))  # type: ignore[no-untyped-call]
             return _nothing
-        attempt = TLSAttempt(self._reactor, expectation, protocol, timeout, self._told(backend, failed))
+        told = failed if self._is_quiet else self._told(backend, failed)
+        attempt = TLSAttempt(self._reactor, expectation, protocol, timeout, told)
         return attempt.connect(
             self._connect(backend, attempt.transport_protocol, timeout, attempt.connect_failed)
         )
