@@ -30,8 +30,10 @@ from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.running import Parts, Proxy
 from scalingo_proxy.services import gauges
+from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
@@ -81,6 +83,13 @@ def assemble(
     certificates.follow(store.certificates)
     certificates.apply(CertificateChange(settings.certificates))
     certificate_control = CertificateControl(index=certificates, store=store, apps=resolver.apps)
+    access = AccessControl(
+        policies=env.policies,
+        store=store,
+        reactor=reactor,
+        deny=settings.access.all_denied,
+        allow=settings.access.allow,
+    )
     contexts = Contexts(certificates)
     build = _build(settings)
     parts = Parts(
@@ -92,6 +101,7 @@ def assemble(
         store=store,
         access_log=access_log,
         metrics=metrics,
+        access=access,
         make_doors=lambda wanted: _doors(wanted, env, contexts),
         read_again=read_again,
         build=build,
@@ -115,12 +125,14 @@ def assemble(
         unready=proxy.unready,
         facts=proxy.facts,
         token_file=settings.admin.token_file,
+        others=AccessApi(access).routes(),
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, proxy.resolver_states)
     gauges.add_certificates(metrics, certificates)
+    gauges.add_denied(metrics, env.policies.denied)
     gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
     gauges.add_process_start_time(metrics, time.time())
     gauges.add_build_info(metrics, build)

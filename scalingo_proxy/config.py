@@ -20,6 +20,7 @@ from typing import Any
 
 import attrs
 
+from scalingo_proxy.config_access import take_in_access_files
 from scalingo_proxy.config_authorities import take_in_authorities
 from scalingo_proxy.config_certificates import take_in_certificates
 from scalingo_proxy.config_environment import Overrides, read_environment
@@ -98,6 +99,7 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     given, findings = DOCUMENT.read(document)
     findings += relation_findings(given)
     findings += file_findings(given, os.path.dirname(filename))
+    findings += take_in_access_files(given, os.path.dirname(filename))
     findings += take_in_authorities(given, os.path.dirname(filename))
     certificates, broken, outdated = take_in_certificates(given, os.path.dirname(filename), time.time())
     findings += broken

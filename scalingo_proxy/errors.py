@@ -64,14 +64,17 @@ class ProxyError(ScalingoProxyError):
     :cvar text: one sentence for people, used when no detail is given.
     :ivar detail: one sentence that says what exactly was wrong; it never
         contains bytes of the peer, so it can be shown as it is.
+    :ivar retry_after: the seconds after which asking again makes sense
+        (RFC 9110 §10.2.3), or 0 when nobody knows.
     """
 
     code: ClassVar[str]
     status: ClassVar[int]
     text: ClassVar[str]
 
-    def __init__(self, detail: str = "") -> None:
+    def __init__(self, detail: str = "", retry_after: float = 0.0) -> None:
         self.detail = detail or self.text
+        self.retry_after = retry_after
         super().__init__(self.detail)
 
     def __str__(self) -> str:

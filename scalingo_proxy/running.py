@@ -15,6 +15,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from scalingo_proxy.model import CertificateChange, TopologyChange, join_host_port
 from scalingo_proxy.protocols.environment import Environment
@@ -22,6 +23,7 @@ from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.banner import BannerDoor, banner
@@ -60,6 +62,7 @@ class Parts:
     file: ConfigFileResolver
     resolver: LayeredResolver
     store: StoreResolver
+    access: AccessControl
     access_log: AccessLog
     metrics: Metrics
     make_doors: Callable[[Settings], list[Listener]]
@@ -93,6 +96,7 @@ class Proxy(MultiService):
     def startService(self) -> None:
         self._is_stopping = False
         super().startService()  # type: ignore[no-untyped-call]
+        self.when_loaded().addCallbacks(lambda _: self._parts.access.store_loaded(), _told_elsewhere)
 
     def stopService(self) -> Deferred[None]:
         """Stop each child when the one started after it has stopped."""
@@ -187,6 +191,7 @@ class Proxy(MultiService):
             _log.error("reload refused, nothing has changed: {error}", error=error)
             raise
         restart_needed = self._take_over(settings)
+        await parts.access.replace_file(settings.access.all_denied, settings.access.allow)
         parts.metrics.config_reloaded(True)
         report = self._report(difference, restart_needed)
         _log.info("configuration reloaded: {report}", report=report)
@@ -233,6 +238,10 @@ class Proxy(MultiService):
             "listeners": [port.text for port in self.listeners.ports],
             "restart_needed": restart_needed,
         }
+
+
+def _told_elsewhere(failure: Failure) -> None:
+    """Why the store cannot be loaded is whoever's business that waits for it."""
 
 
 def _url(address: Any, name: str = "", protocol: str = "http") -> str:

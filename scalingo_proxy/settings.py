@@ -68,11 +68,20 @@ class ListenSettings:
 
 @attrs.frozen
 class AccessSettings:
-    """Who is let in at all (``[access]``); networks in their usual form."""
+    """Who is let in at all (``[access]``); networks in their usual form.
+
+    :ivar deny_in_files: what stands in the *deny_files*.
+    """
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     deny_files: tuple[str, ...] = ()
+    deny_in_files: tuple[str, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def all_denied(self) -> tuple[str, ...]:
+        """What is denied, wherever it stands."""
+        return self.deny + self.deny_in_files
 
 
 @attrs.frozen

@@ -265,11 +265,6 @@ class NotInEffectTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What would be unsafe to leave out is refused, at its line."""
         for text, place in (
-            ('[access]\ndeny = ["10.0.0.0/8"]\n', "2: [access] deny: "),
-            ('[access]\nallow = ["10.0.0.0/8"]\n', "2: [access] allow: "),
-            ('[access]\ndeny_files = ["bad"]\n', "2: [access] deny_files: "),
-            (HELLO + 'access = { deny = ["::/0"] }\n', "5: [[app]] #1 access deny: "),
-            (HELLO + "rate_limit = { requests = 1 }\n", "5: [[app]] #1 rate_limit: "),
             (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
         ):
             (sentence,) = sentences(text)

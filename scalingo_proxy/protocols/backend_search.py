@@ -169,6 +169,8 @@ class BackendSearch(SearchNotes):
         app = route.app
         self.record.app = app.name
         self.record.route = route
+        if (app.access or app.rate_limit) and not self._is_admitted(app):
+            return
         if (app.force_https or app.canonical) and self._redirected(app):
             return
         if app.send_proxy:
@@ -177,6 +179,15 @@ class BackendSearch(SearchNotes):
             self.fail(BodyTooLarge())
         else:
             self._find_backend(pool)
+
+    def _is_admitted(self, app: App) -> bool:
+        """Whether *app* lets this client have one more request; it has ended if not."""
+        try:
+            self._env.policies.admit_to(app, self.record.client, self._env.seconds())
+        except ProxyError as error:
+            self.fail(error)
+            return False
+        return True
 
     @property
     def _timeouts(self) -> Timeouts:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from scalingo_proxy.model import Limits, Record, Timeouts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.hangups import Hangups
+from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.request_id import RequestIds
@@ -78,6 +79,8 @@ class Environment:
         self.observer = observer
         self.timeouts = timeouts
         self.limits = limits
+        #: Who is let in, and how often they may ask.
+        self.policies = Policies()
         self.request_ids = request_ids or RequestIds()
         self.wall_clock = wall_clock
         #: What tunnels are spliced through.

@@ -8,7 +8,7 @@ came on.
 
 from __future__ import annotations
 
-from scalingo_proxy.errors import BadResponse, Misdirected
+from scalingo_proxy.errors import BadResponse, Denied, Misdirected
 from scalingo_proxy.model import App, Outcome, Record
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
@@ -54,6 +54,13 @@ class Exchange(ExchangeEnding):
         return self.response_begun
 
     def start(self) -> None:
+        policies = self._env.policies
+        if policies.access:
+            try:
+                policies.admit(self.record.client)
+            except Denied as error:
+                self.fail(error)
+                return
         covers = self._identity.covers
         if covers is None or covers(self._head.host):
             super().start()

@@ -58,6 +58,7 @@ def make_environment(
 
     def topology_changed(change: TopologyChange) -> None:
         shared_pools.apply(change, reactor.seconds())
+        environment.policies.forget(change.removed)
 
     pools.watch(pool_changed)
     if IRouteFeed.providedBy(resolver):

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import (
     BadRequest,
     ClientClosed,
+    Denied,
     DrainTimeout,
     InternalError,
     ProxyError,
@@ -145,6 +146,13 @@ class TLSFrontend(Protocol, Timed):
         self._hello = hello
         self._doing = _Doing.RESOLVING
         record.host = hello.server_name or "-"
+        # Behind a trusted proxy it is not the peer whose address counts, but whom the requests name.
+        if env.policies.access and not self.identity.trusted:
+            try:
+                env.policies.admit(record.client)
+            except Denied as error:
+                self.refuse(error, Alert.ACCESS_DENIED)
+                return
         if not hello.server_name:
             default = self._factory.default_route()
             if default is None:

@@ -130,7 +130,10 @@ class Passthrough(BackendSearch):
         self._waited = env.seconds() - record.started_at
         self.transport.registerProducer(self, True)
         self._pool = pool = env.pools.for_route(route)
+        app = route.app
         try:
+            if (app.access or app.rate_limit) and not self._is_admitted(app):
+                return
             self._find_backend(pool)
         except Exception:
             self.broke()

@@ -207,9 +207,17 @@ def _certificate(value: Any) -> Any:
     return _CERTIFICATE(value) if isinstance(value, Mapping) else text(value)
 
 
+def _access(value: Any) -> Any:
+    """Empty lists are none, so that only apps with lists are asked about them."""
+    return {key: networks for key, networks in _ACCESS(value).items() if networks}
+
+
 def _rate_limit(value: Any) -> Any:
     """An empty table is no limit, as it is for an app that never had one."""
-    return _RATE_LIMIT(value) if value != {} else {}
+    given = _RATE_LIMIT(value)
+    if given and "requests" not in given and ("total" not in given or len(given) > 1):
+        raise Refused([Finding(("requests",), "is missing")])
+    return given
 
 
 def _probe_path(value: Any) -> str:
@@ -301,11 +309,12 @@ HEALTH = TableReader(
 QUARANTINE = TableReader({"first": _seconds, "max": _seconds})
 
 _CERTIFICATE = TableReader({"cert": text, "key": text}, required=("cert", "key"))
+_RATE = {"requests": whole_number(1, 1_000_000_000), "per": _seconds, "burst": whole_number(0, 1_000_000_000)}
 _RATE_LIMIT = TableReader(
-    {"requests": whole_number(1, 1_000_000_000), "per": _seconds, "burst": whole_number(0, 1_000_000_000)},
-    required=("requests",),
+    {**_RATE, "total": TableReader(_RATE, required=("requests",))},
 )
 _NETWORKS = list_of(network, "networks")
+_ACCESS = TableReader({"deny": _NETWORKS, "allow": _NETWORKS})
 
 _APP = TableReader(
     {
@@ -322,7 +331,7 @@ _APP = TableReader(
         "backend_tls": backend_tls(authorities),
         "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
         "rate_limit": _rate_limit,
-        "access": TableReader({"deny": _NETWORKS, "allow": _NETWORKS}),
+        "access": _access,
         "health": HEALTH,
         "timeouts": TIMEOUTS,
         "limits": LIMITS,

@@ -57,6 +57,8 @@ class StoreResolver(TableFeed):
     ) -> None:
         super().__init__(name)
         self.certificates = StoredCertificates(lambda plan: _shielded(self._apply_certificates(plan)))
+        #: What is kept beside apps and certificates, by name; see :meth:`set_document`.
+        self.documents: dict[str, Any] = {}
         self._read_certificate = read_certificate
         self._reactor = reactor
         self._file = StoreFile(path, lock_timeout) if path else None
@@ -133,6 +135,10 @@ class StoreResolver(TableFeed):
 
         return _shielded(self._apply(removal))
 
+    def set_document(self, name: str, value: Any) -> Deferred[None]:
+        """Keep a lone JSON value under *name*; ``None`` forgets it.  As :meth:`apply`."""
+        return _shielded(self._set_document(name, value))
+
     # -- one at a time ---------------------------------------------------------
 
     async def _start(self) -> None:
@@ -161,6 +167,7 @@ class StoreResolver(TableFeed):
         certificates: tuple[Certificate, ...] = ()
         try:
             await thread.run(file.open)
+            self.documents = await thread.run(file.load_documents)
             table = await thread.run(file.load, self.name)
             if self._read_certificate is not None:
                 certificates = await thread.run(file.load_certificates, self._read_certificate)
@@ -193,6 +200,17 @@ class StoreResolver(TableFeed):
             if self._file is not None and self._thread is not None:
                 await self._thread.run(self._file.write_certificates, change)
             self.certificates.take_over(change)
+
+    async def _set_document(self, name: str, value: Any) -> None:
+        async with self._turn:
+            if not self._is_open:
+                raise ResolverUnavailable("the store is not open")
+            if self._file is not None and self._thread is not None:
+                await self._thread.run(self._file.write_document, name, value)
+            if value is None:
+                self.documents.pop(name, None)
+            else:
+                self.documents[name] = value
 
     async def _stop(self) -> None:
         async with self._turn:

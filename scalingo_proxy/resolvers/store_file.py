@@ -1,4 +1,4 @@
-"""The file of the embedded store: app records and certificates, each in a SQLite table.
+"""The file of the embedded store: app records, certificates and lone documents, each in a SQLite table.
 
 Everything here blocks; :mod:`.store` does it in a thread of its own.  It knows
 nothing of Twisted, and not what is served from the apps.
@@ -26,7 +26,7 @@ from scalingo_proxy.routing.table import RouteTable
 __all__ = ["SCHEMA", "StoreFile", "record_text"]
 
 #: The version of what is inside, told as SQLite's ``user_version``.
-SCHEMA = 2
+SCHEMA = 3
 
 # "SPXY": how a store is told from any other SQLite file.
 _APPLICATION_ID = 0x53505859
@@ -45,6 +45,7 @@ _STEPS = (
             " (name TEXT NOT NULL PRIMARY KEY, chain BLOB NOT NULL, key BLOB NOT NULL) WITHOUT ROWID"
         ),
     ),
+    ("CREATE TABLE documents (name TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -125,6 +126,23 @@ class StoreFile:
         if mistakes:
             raise ConfigurationError(mistakes)
         return tuple(certificates)
+
+    def load_documents(self) -> dict[str, Any]:
+        """What is kept beside apps and certificates, by name: values as JSON has them.
+
+        :raises ConfigurationError: when one is damaged.
+        """
+        with self._explained():
+            rows = self._open_connection().execute("SELECT name, record FROM documents").fetchall()
+        try:
+            return {name: json.loads(text) for name, text in rows}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._unusable(f"it holds a damaged document: {error}") from None
+
+    def write_document(self, name: str, value: Any) -> None:
+        """Keep *value* under *name*, instead of what is there; ``None`` forgets it.  As :meth:`write`."""
+        rows = [] if value is None else [(name, json.dumps(value, ensure_ascii=False))]
+        self._commit("documents", () if rows else (name,), rows)
 
     def write(self, change: TopologyChange) -> None:
         """Bring *change* to the disk, as one commit.

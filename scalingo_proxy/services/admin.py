@@ -21,7 +21,7 @@ from scalingo_proxy.services.admin_connections import AdminConnections
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.admin_proxy import ProxyApi
 from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
-from scalingo_proxy.services.admin_routes import AdminRoutes
+from scalingo_proxy.services.admin_routes import AdminRoute, AdminRoutes
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
@@ -48,6 +48,8 @@ class AdminService(Service):
     :param token_file: holds the token that requests must carry; ``""``: none.
     :param allowed_hosts: names a client may use in ``Host`` beyond those of
         loopback.
+    :param others: further lines of the table.
+    :ivar routes: the whole table.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class AdminService(Service):
         facts: Callable[[], Mapping[str, Any]] = dict,
         token_file: str = "",
         allowed_hosts: Collection[str] = (),
+        others: Sequence[AdminRoute] = (),
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint if isinstance(endpoint, str) else endpoint.text
         self._token_file = token_file
         self._token = ""
         self._listening: ListenersService | None = None
-        routes = admin_routes(control, certificates, metrics_text, unready, facts)
-        resource = AdminResource(routes, lambda: self._token, allowed_hosts)
+        self.routes = admin_routes(control, certificates, metrics_text, unready, facts, others)
+        resource = AdminResource(self.routes, lambda: self._token, allowed_hosts)
         self._connections = AdminConnections(AdminSite(resource, reactor), reactor, resource.cancel_pending)
 
     @property
@@ -121,12 +124,14 @@ def admin_routes(
     metrics_text: Callable[[], str],
     unready: Callable[[], Sequence[str]] = tuple,
     facts: Callable[[], Mapping[str, Any]] = dict,
+    others: Sequence[AdminRoute] = (),
 ) -> AdminRoutes:
     """The whole table of the API."""
     others = [
         *AppsApi(control, certificates).routes(),
         *BackendsApi(control).routes(),
         *CertificatesApi(certificates).routes(),
+        *others,
     ]
     return AdminRoutes([*ProxyApi(control, metrics_text, unready, facts).routes(others), *others])
 

@@ -18,6 +18,7 @@ from scalingo_proxy.services.metrics import OTHER_APPS, Metrics
 __all__ = [
     "add_build_info",
     "add_certificates",
+    "add_denied",
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
@@ -74,6 +75,14 @@ def add_certificates(metrics: Metrics, certificates: Iterable[Certificate]) -> N
         ("name",),
     )
     metrics.add(family, lambda: (((each.name,), each.not_after) for each in certificates))
+
+
+def add_denied(metrics: Metrics, counts: Mapping[str, int]) -> None:
+    """How many clients each kind of address list kept out."""
+    family = Family(
+        "scalingo_proxy_denied_total", "counter", "Clients refused by an address list, by list.", ("list",)
+    )
+    metrics.add(family, lambda: (((name,), count) for name, count in counts.items()))
 
 
 def add_log_lines_dropped(metrics: Metrics, count: Callable[[], int]) -> None:

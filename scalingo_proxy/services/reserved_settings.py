@@ -22,12 +22,6 @@ ANY = object()
 
 #: Refused, because to go on without them would be unsafe or plainly wrong.
 REFUSED: Mapping[tuple[str, Any], str] = {
-    ("access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
-    ("access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
-    ("access.deny_files", ANY): "address lists are not enforced yet, so nobody would be kept out",
-    ("app.access.deny", ANY): "address lists are not enforced yet, so nobody would be kept out",
-    ("app.access.allow", ANY): "address lists are not enforced yet, so nobody would be kept out",
-    ("app.rate_limit", ANY): "rates are not limited yet",
     ("app.error_pages", ANY): "pages of an app's own are not shown yet",
 }
 

@@ -8,6 +8,7 @@ request id apart, which has passed its own grammar.
 from __future__ import annotations
 
 import json
+import math
 from http import HTTPStatus
 
 from scalingo_proxy.errors import ProxyError
@@ -79,6 +80,8 @@ class ErrorAnswer:
             (b"X-Scalingo-Error", f"{error.code}; {error.detail}".encode()),
             (b"X-Request-ID", request_id.encode()),
         ]
+        if error.retry_after:
+            self.fields.append((b"Retry-After", b"%d" % math.ceil(error.retry_after)))
 
     def http1(self, client_version: int, keep_alive: bool, with_body: bool) -> bytes:
         """The whole response for an HTTP/1 client.

@@ -111,6 +111,8 @@ class TomlTests(unittest.SynchronousTestCase):
                 for pair in re.findall(r'cert = "([\w.-]+)", key = "([\w.-]+)"', sample.code):
                     for name, pem in zip(pair, issuer.issue(["a.test"], time.time()), strict=True):
                         (folder / name).write_bytes(pem)
+                for name in re.findall(r'deny_files = \["([\w.-]+)"\]', sample.code):
+                    (folder / name).write_text("192.0.2.1  # a remark\n", "utf-8")
                 self.assertEqual(
                     parse(sample.code, str(folder / sample.place.replace("/", "-")), {}).warnings, ()
                 )

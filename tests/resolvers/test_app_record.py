@@ -354,7 +354,7 @@ _apps = st.builds(
     error_pages=_some(stopped=st.text(max_size=5), timeout=st.text(max_size=5)),
     rate_limit=st.just({})
     | st.fixed_dictionaries({"requests": st.integers(1, 9)}, optional={"per": _seconds}),
-    access=_some(deny=_networks, allow=_networks),
+    access=_some(deny=_networks.filter(bool), allow=_networks.filter(bool)),
     health=_some(path=st.sampled_from(["", "/up"]), interval=_seconds, fall=st.integers(1, 9)),
     timeouts=_some(connect=_seconds, queue=_seconds, idle=_seconds),
     limits=_some(body_bytes=st.integers(1, 2**40), queue_per_backend=st.integers(0, 99)),

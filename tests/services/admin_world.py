@@ -27,9 +27,12 @@ from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 
@@ -121,6 +124,7 @@ class AdminWorld:
         self.certificate_control = CertificateControl(
             index=self.certificates, store=self.store, apps=self.resolver.apps, wall_clock=self.wall_clock
         )
+        self.access = AccessControl(policies=Policies(), store=self.store, reactor=self.reactor)
         self.control = Control(
             resolver=self.resolver,
             store=self.store,
@@ -135,6 +139,7 @@ class AdminWorld:
             "certificates": self.certificate_control,
             "metrics_text": lambda: "scalingo_proxy_up 1\n",
             "unready": lambda: self.reasons,
+            "others": AccessApi(self.access).routes(),
             **options,
         }
         self.service = AdminService(

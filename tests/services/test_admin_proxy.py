@@ -13,7 +13,6 @@ from scalingo_proxy.errors import ConfigurationError, DomainTaken, Mistake
 from scalingo_proxy.model import App
 from scalingo_proxy.resolvers.app_record import record_from_app
 from scalingo_proxy.routing.balancers import BALANCERS
-from scalingo_proxy.services.admin import admin_routes
 from tests.services.admin_world import OPENAPI, AdminWorld
 
 
@@ -180,7 +179,7 @@ class OpenAPITests(SynchronousTestCase):
                 patch if route.takes_patch else patch[:1] if route.takes_body else (),
                 route.is_open,
             )
-            for route in admin_routes(self.world.control, self.world.certificate_control, str).routes
+            for route in self.world.service.routes.routes
         }
         self.assertEqual(described, routes)
 

@@ -40,10 +40,10 @@ class DocumentTests(SynchronousTestCase):
         """Findings stand where the setting does, in the table it is in."""
         refused, warned = reserved_settings(
             {
-                "app": [{"health": {"rise": 1}}, {"rate_limit": {"requests": 1}}],
+                "app": [{"health": {"rise": 1}}, {"error_pages": {"error": "e"}}],
             }
         )
-        self.assertEqual([finding.path for finding in refused], [("app", 1, "rate_limit")])
+        self.assertEqual([finding.path for finding in refused], [("app", 1, "error_pages")])
         self.assertEqual([finding.path for finding in warned], [("app", 0, "health")])
 
     def test_wrong_types(self) -> None:
@@ -57,11 +57,9 @@ class AppTests(SynchronousTestCase):
     def test_record(self) -> None:
         """A record alone is checked like one of the file."""
         refused, _warned = reserved_settings(
-            {"app": {"rate_limit": {"requests": 1}, "access": {"deny": ["::/0"]}}}
+            {"app": {"error_pages": {"error": "e"}}}
         )
-        self.assertEqual(
-            [finding.path for finding in refused], [("app", "rate_limit"), ("app", "access", "deny")]
-        )
+        self.assertEqual([finding.path for finding in refused], [("app", "error_pages")])
 
     def test_plain(self) -> None:
         """An app that asks for nothing special has no warnings."""

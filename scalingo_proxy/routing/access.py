@@ -1,0 +1,45 @@
+"""Who is let in by address: what is denied, and what alone is allowed.
+
+Lists of networks in, a verdict out.  Where an address comes from (the peer,
+a PROXY header, a trusted proxy's word) is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scalingo_proxy.routing.networks import Networks
+
+__all__ = ["AccessRules"]
+
+
+class AccessRules:
+    """Frozen lists; an address is refused when *deny* has it, or *allow* is not empty and has it not.
+
+    Deny wins, so that one address can be taken out of an allowed network.
+    A client without an address (a unix socket, which the file system guards)
+    is not judged.
+
+    :param deny: networks as CIDR text; thousands cost one bisection.
+    :param allow: when not empty, only these are let in.
+    :raises ValueError: naming the first entry that is no network.
+    """
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, deny: Iterable[str] = (), allow: Iterable[str] = ()) -> None:
+        self._deny = Networks(deny)
+        self._allow = Networks(allow)
+
+    def __bool__(self) -> bool:
+        return bool(self._deny) or bool(self._allow)
+
+    def refusal(self, address: str) -> str:
+        """The list that keeps *address* out: ``"deny"``, ``"allow"``, or ``""`` when it may come in."""
+        if not address or address.startswith("unix:"):
+            return ""
+        if self._deny and address in self._deny:
+            return "deny"
+        if self._allow and address not in self._allow:
+            return "allow"
+        return ""
