@@ -93,11 +93,14 @@ class AccessControl:
         self._file = deny, allow
         return self._turn.run(lambda: Deferred.fromCoroutine(self._refresh()))
 
-    def store_loaded(self) -> Deferred[None]:
-        """Take over what the store has kept."""
-        if _DOCUMENT not in self._store.documents:
-            return succeed(None)
-        return self._turn.run(lambda: Deferred.fromCoroutine(self._refresh()))
+    def store_loaded(self) -> None:
+        """Take over what the store has kept; at once, because from now on apps are found."""
+        try:
+            told = _read(self._store.documents.get(_DOCUMENT, {}))
+            if told:
+                self._policies.access = self._compiled(told)
+        except Exception:  # a damaged document must not let the rest fall
+            _log.failure("what the admin API was told of address lists cannot be used")
 
     async def _refresh(self) -> None:
         try:

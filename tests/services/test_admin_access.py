@@ -32,7 +32,7 @@ class AccessControlTests(TestCase):
         control = AccessControl(policies=self.policies, store=self.store, reactor=reactor, **lists)
         await self.store.start()
         self.addCleanup(self.store.stop)
-        await control.store_loaded()
+        control.store_loaded()
         return control
 
     def refusals(self, *addresses: str) -> list[str]:
