@@ -62,7 +62,7 @@ class EdgePolicyTests(IntegrationTestCase):
         proxy.wait_until_up()
         self.assertEqual([seen_from("2001:db8::1"), seen_from("10.1.1.1"), seen_from("::1")], [403, 403, 200])
         self.assertIn('denied_total{list="deny"} 2', proxy.admin("GET", "/metrics")[1])
-        self.assertTrue(any("code=denied" in line for line in proxy.request_log()))
+        wait_for(lambda: any("code=denied" in line for line in proxy.request_log()), "the line of a refusal")
 
     def test_rate(self) -> None:
         """A limit that is put on a running app holds from the next request on, and others notice nothing."""
