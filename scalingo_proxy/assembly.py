@@ -40,6 +40,8 @@ from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DemoBackends
 from scalingo_proxy.services.listeners import Listener
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.reactor_lag import ReactorLag
+from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
 from scalingo_proxy.settings import ListenSettings, Settings
 from scalingo_proxy.version import VERSION
@@ -68,7 +70,9 @@ def assemble(
     file = ConfigFileResolver()
     demo = MemoryResolver(name="demo")
     resolver = LayeredResolver([store, file, demo] if settings.demo else [store, file])
+    resolver_updates = ResolverUpdates(resolver.layers, time.time)
     file.replace(settings.apps)
+    reactor_lag = ReactorLag(reactor)
 
     pools = Pools(settings.timeouts, settings.limits, randomness, clock=reactor.seconds)
     env = make_environment(
@@ -99,6 +103,7 @@ def assemble(
         file=file,
         resolver=resolver,
         store=store,
+        resolver_updates=resolver_updates,
         access_log=access_log,
         metrics=metrics,
         access=access,
@@ -121,7 +126,7 @@ def assemble(
         settings.admin.endpoint,
         control=control,
         certificates=certificate_control,
-        metrics_text=metrics.exposition,
+        metrics_page=metrics.pieces,
         unready=proxy.unready,
         facts=proxy.facts,
         token_file=settings.admin.token_file,
@@ -130,18 +135,24 @@ def assemble(
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
-    gauges.add_resolvers(metrics, proxy.resolver_states)
+    gauges.add_resolvers(metrics, resolver_updates.states)
     gauges.add_certificates(metrics, certificates)
     gauges.add_denied(metrics, env.policies.denied)
     gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
     gauges.add_process_start_time(metrics, time.time())
     gauges.add_build_info(metrics, build)
+    gauges.add_reactor_lag(metrics, lambda: reactor_lag.seconds)
+    # One process serves, and no certificate is ordered: both are true of this version, and
+    # dashboards may rely on the names.
+    gauges.add_workers(metrics, lambda: [("0", True)])
+    gauges.add_acme_orders(metrics, lambda: {"success": 0, "failure": 0})
 
     proxy.store_service = StoreService(store)
     # Stopped in the reverse order, one after the other: the doors close and
     # drain first, and the log hears of the last request before it ends.
     services: Sequence[IService] = [
         access_log,
+        reactor_lag,
         proxy.store_service,
         *([DemoBackends(reactor, demo, certificates)] if settings.demo else []),
         admin,

@@ -32,6 +32,7 @@ from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
 from scalingo_proxy.services.demo_authority import DEMO_FOLDER
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
 from scalingo_proxy.settings import Settings
 
@@ -63,6 +64,7 @@ class Parts:
     resolver: LayeredResolver
     store: StoreResolver
     access: AccessControl
+    resolver_updates: ResolverUpdates
     access_log: AccessLog
     metrics: Metrics
     make_doors: Callable[[Settings], list[Listener]]
@@ -159,10 +161,6 @@ class Proxy(MultiService):
             "conflicts": [str(conflict) for conflict in parts.resolver.conflicts],
         }
 
-    def resolver_states(self) -> Sequence[tuple[str, bool]]:
-        """Whether each source of routes can answer."""
-        return [(layer.name, getattr(layer, "is_loaded", True)) for layer in self._parts.resolver.layers]
-
     # -- reload --------------------------------------------------------------
 
     def reload(self) -> Deferred[Mapping[str, Any]]:
@@ -211,6 +209,7 @@ class Proxy(MultiService):
         try:
             await self.listeners.reconcile(parts.make_doors(settings))
             difference = parts.file.replace(settings.apps)
+            parts.resolver_updates.synced(parts.file.name)
         except BaseException:
             prepared.discard()
             raise

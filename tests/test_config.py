@@ -264,9 +264,7 @@ class NotInEffectTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """What would be unsafe to leave out is refused, at its line."""
-        for text, place in (
-            (HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),
-        ):
+        for text, place in ((HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),):
             (sentence,) = sentences(text)
             self.assertTrue(sentence.startswith(f"proxy.toml:{place}"), sentence)
 

@@ -6,7 +6,7 @@ operations do is in :mod:`scalingo_proxy.services.control`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -41,7 +41,7 @@ class AdminService(Service):
 
     :param endpoint: an ENDPOINT; one that other machines can reach needs a
         token, and a unix socket without a mode is its owner's alone.
-    :param metrics_text: tells the metrics as text exposition.
+    :param metrics_page: makes the metrics page, piece by piece.
     :param unready: tells why the proxy should get no traffic now, in
         sentences; none means that it is ready.
     :param facts: what ``/status`` tells beside the counts, JSON-shaped.
@@ -59,7 +59,7 @@ class AdminService(Service):
         *,
         control: Control,
         certificates: CertificateControl,
-        metrics_text: Callable[[], str],
+        metrics_page: Callable[[], Iterable[str]],
         unready: Callable[[], Sequence[str]] = tuple,
         facts: Callable[[], Mapping[str, Any]] = dict,
         token_file: str = "",
@@ -71,7 +71,7 @@ class AdminService(Service):
         self._token_file = token_file
         self._token = ""
         self._listening: ListenersService | None = None
-        self.routes = admin_routes(control, certificates, metrics_text, unready, facts, others)
+        self.routes = admin_routes(reactor, control, certificates, metrics_page, unready, facts, others)
         resource = AdminResource(self.routes, lambda: self._token, allowed_hosts)
         self._connections = AdminConnections(AdminSite(resource, reactor), reactor, resource.cancel_pending)
 
@@ -119,9 +119,10 @@ class AdminService(Service):
 
 
 def admin_routes(
+    reactor: IReactorTime,
     control: Control,
     certificates: CertificateControl,
-    metrics_text: Callable[[], str],
+    metrics_page: Callable[[], Iterable[str]],
     unready: Callable[[], Sequence[str]] = tuple,
     facts: Callable[[], Mapping[str, Any]] = dict,
     others: Sequence[AdminRoute] = (),
@@ -133,7 +134,7 @@ def admin_routes(
         *CertificatesApi(certificates).routes(),
         *others,
     ]
-    return AdminRoutes([*ProxyApi(control, metrics_text, unready, facts).routes(others), *others])
+    return AdminRoutes([*ProxyApi(reactor, control, metrics_page, unready, facts).routes(others), *others])
 
 
 def _parsed(text: str) -> ListenEndpoint:

@@ -7,27 +7,29 @@ they need no token and tell nothing else.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import ConfigurationError
 from scalingo_proxy.services.admin_answers import Answer, Refusal, json_answer, text_answer
 from scalingo_proxy.services.admin_routes import API, AdminRoute, Call
 from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.exposition import CONTENT_TYPE
 
 __all__ = ["ProxyApi"]
-
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ProxyApi:
     """Everything that is about no app in particular.
 
-    :param metrics_text: tells the metrics as text exposition.
+    :param metrics_page: makes the metrics page, piece by piece; other work is done in
+        between, because a large page takes longer than anybody should wait.
     :param unready: tells why the proxy should get no traffic now, in
         sentences; none means that it is ready.
     :param facts: what ``/status`` tells beside the counts, JSON-shaped.
@@ -35,13 +37,15 @@ class ProxyApi:
 
     def __init__(
         self,
+        reactor: IReactorTime,
         control: Control,
-        metrics_text: Callable[[], str],
+        metrics_page: Callable[[], Iterable[str]],
         unready: Callable[[], Sequence[str]],
         facts: Callable[[], Mapping[str, Any]],
     ) -> None:
+        self._reactor = reactor
         self._control = control
-        self._metrics_text = metrics_text
+        self._metrics_page = metrics_page
         self._unready = unready
         self._facts = facts
         self._others: Sequence[AdminRoute] = ()
@@ -67,8 +71,16 @@ class ProxyApi:
         reasons = list(self._unready())
         return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    def _metrics(self, _call: Call) -> Answer:
-        return text_answer(self._metrics_text(), _METRICS_TYPE)
+    def _metrics(self, _call: Call) -> Deferred[Answer]:
+        return Deferred.fromCoroutine(self._metrics_answer())
+
+    async def _metrics_answer(self) -> Answer:
+        made: list[bytes] = []
+        for piece in self._metrics_page():
+            if made:
+                await deferLater(self._reactor, 0)
+            made.append(piece.encode("utf-8"))
+        return Answer(b"".join(made), content_type=CONTENT_TYPE)
 
     def _openapi(self, _call: Call) -> Answer:
         return Answer(files("scalingo_proxy.services").joinpath("openapi.json").read_bytes())

@@ -1,7 +1,7 @@
 r"""The Prometheus text format, version 0.0.4: numbers and labels as a page.
 
-A page is a list of texts that end in a newline, to be joined once: it may
-have megabytes, and each copy of those is felt by every exchange under way.
+A page is a stream of texts that end in a newline, made one by one while it is
+read: it may have megabytes, and nobody may wait until all of it is made.
 
 Pure text; what is counted is not known here.  Names and label names are
 written in the program and trusted; label values are escaped (backslash,
@@ -13,12 +13,24 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import attrs
 
-__all__ = ["CONTENT_TYPE", "Family", "HistogramFamily", "escape_label", "format_value"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Family",
+    "HistogramFamily",
+    "escape_label",
+    "format_value",
+    "numbers_in",
+    "pieces",
+]
+
+# About half a millisecond each.
+_LINES_AT_ONCE = 500
+_SERIES_AT_ONCE = 100
 
 #: What the page is served as.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,18 +67,21 @@ class Family:
     help: str
     labels: tuple[str, ...] = ()
 
-    def lines(self, samples: Iterable[tuple[Sequence[str], float]]) -> list[str]:
-        """Write it whole; each sample is its label values and its number."""
+    def lines(self, samples: Iterable[tuple[Sequence[str], float]]) -> Iterator[str]:
+        """Write it whole, some lines at a time; each sample is its label values and its number."""
         return self.lines_of_escaped(
-            [(*map(escape_label, values), format_value(value)) for values, value in samples]
+            (*map(escape_label, values), format_value(value)) for values, value in samples
         )
 
-    def lines_of_escaped(self, samples: Iterable[tuple[str | int, ...]]) -> list[str]:
+    def lines_of_escaped(self, samples: Iterable[tuple[str | int, ...]]) -> Iterator[str]:
         """Write it whole and fast; each sample is its label values, escaped already, and its number."""
         pairs = ",".join(f'{label}="%s"' for label in self.labels)
         line = f"{self.name}{{{pairs}}} %s\n" if pairs else f"{self.name} %s\n"
-        lines = [line % sample for sample in samples]
-        return [_head(self.name, self.kind, self.help), *lines]
+        yield _head(self.name, self.kind, self.help)
+        rest = iter(samples)
+        # Many at once: handing each line on by itself takes longer than writing it.
+        while lines := [line % sample for sample in islice(rest, _LINES_AT_ONCE)]:
+            yield "".join(lines)
 
 
 @attrs.frozen
@@ -82,31 +97,62 @@ class HistogramFamily:
     bounds: tuple[float, ...]
     label: str = ""
 
-    def lines(self, samples: Iterable[tuple[str, Sequence[int], float]]) -> list[str]:
-        """Write it whole.
+    def lines(self, series: Iterable[str]) -> Iterator[str]:
+        """Write it whole, some series at a time; each is what :func:`numbers_in` made."""
+        yield _head(self.name, "histogram", self.help)
+        rest = iter(series)
+        while several := "".join(islice(rest, _SERIES_AT_ONCE)):
+            yield several
 
-        Each sample is its label value (escaped already), how many fell into
-        each bucket (the last one is for what is beyond every bound) and their
-        sum.
+    def series(self, value: str = "") -> list[str]:
+        """One series without its numbers: every other text is the place of one.  Worth keeping.
+
+        :param value: the label's, escaped already.
         """
-        template = self._template()
-        lines = [_head(self.name, "histogram", self.help)]
-        for value, counts, total in samples:
-            # Formatting a series at once, because one line after the other takes three times as long.
-            series = template.replace("\0", value.replace("%", "%%"))
-            rising = tuple(accumulate(counts))
-            lines.append(series % (*rising, total, rising[-1]))
-        return lines
-
-    def _template(self) -> str:
-        pair = f'{self.label}="\0"' if self.label else ""
+        pair = f'{self.label}="{value}"' if self.label else ""
         comma = "," if pair else ""
         labels = f"{{{pair}}}" if pair else ""
-        buckets = (
-            f'{self.name}_bucket{{{pair}{comma}le="{bound}"}} %s\n'
-            for bound in (*(f"{bound:g}" for bound in self.bounds), "+Inf")
-        )
-        return "".join((*buckets, f"{self.name}_sum{labels} %s\n", f"{self.name}_count{labels} %s\n"))
+        bounds = (*(f"{bound:g}" for bound in self.bounds), "+Inf")
+        places = [f'{self.name}_bucket{{{pair}{comma}le="{bound}"}} ' for bound in bounds]
+        places += [f"{self.name}_sum{labels} ", f"{self.name}_count{labels} "]
+        # The number of one line and the line end stand before the next line.
+        texts = [text for place in places for text in (f"\n{place}", "")]
+        return [texts[0][1:], *texts[1:], "\n"]
+
+
+def pieces(lines: Iterable[str], size: int) -> Iterator[str]:
+    """The *lines* joined to pieces of about *size* characters, each made when it is asked for."""
+    joined: list[str] = []
+    length = 0
+    for line in lines:
+        joined.append(line)
+        length += len(line)
+        if length >= size:
+            yield "".join(joined)
+            joined, length = [], 0
+    yield "".join(joined)
+
+
+def numbers_in(series: Sequence[str], counts: Sequence[int], total: float) -> str:
+    """One series of a histogram with its numbers.
+
+    Made at once, because one line after the other takes three times as long.
+
+    :param series: see :meth:`HistogramFamily.series`.
+    :param counts: how many fell into each bucket; the last one is for what is
+        beyond every bound.
+    :param total: their sum.
+    """
+    rising = []
+    number, told = 0, "0"
+    for count in counts:
+        if count:  # writing a number takes longer than adding it
+            number += count
+            told = str(number)
+        rising.append(told)
+    texts = list(series)
+    texts[1::2] = (*rising, repr(total), told)
+    return "".join(texts)
 
 
 def _head(name: str, kind: str, help: str) -> str:  # noqa: A002 - the word of the format

@@ -8,23 +8,46 @@ the numbers come from is handed in; nothing is kept here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from scalingo_proxy.model import Certificate
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.pool import Pool
-from scalingo_proxy.services.exposition import Family
+from scalingo_proxy.services.exposition import Family, escape_label
 from scalingo_proxy.services.metrics import OTHER_APPS, Metrics
+from scalingo_proxy.services.resolver_updates import SourceState
 
 __all__ = [
+    "add_acme_orders",
     "add_build_info",
     "add_certificates",
     "add_denied",
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
+    "add_reactor_lag",
     "add_resolvers",
     "add_routes",
+    "add_workers",
 ]
+
+_UP, _UNPROVEN = HealthState.UP, HealthState.UNPROVEN
+
+_RESOLVER_UP = Family(
+    "scalingo_proxy_resolver_up", "gauge", "Whether a source of routes can answer now.", ("resolver",)
+)
+_RESOLVER_LAST_SYNC = Family(
+    "scalingo_proxy_resolver_last_sync_timestamp_seconds",
+    "gauge",
+    "When a source of routes was last known to be up to date, since the epoch.",
+    ("resolver",),
+)
+_RESOLVER_UPDATES = Family(
+    "scalingo_proxy_resolver_updates_total",
+    "counter",
+    "Changes that a source of routes told of.",
+    ("resolver",),
+)
 
 
 def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
@@ -32,7 +55,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
 
     Backends are told of apps that have a series of their own only.
     """
-    metrics.add(
+    metrics.add_escaped(
         Family(
             "scalingo_proxy_requests_in_flight",
             "gauge",
@@ -41,7 +64,16 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
         ),
         lambda: _in_flight(metrics, pools),
     )
-    metrics.add(
+    metrics.add_escaped(
+        Family(
+            "scalingo_proxy_requests_queued",
+            "gauge",
+            "Requests that wait for a place at a backend, or for a paused app to go on.",
+            ("app",),
+        ),
+        lambda: _queued(metrics, pools),
+    )
+    metrics.add_escaped(
         Family(
             "scalingo_proxy_backend_up",
             "gauge",
@@ -58,12 +90,47 @@ def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:
     metrics.add(family, lambda: [((), count())])
 
 
-def add_resolvers(metrics: Metrics, states: Callable[[], Iterable[tuple[str, bool]]]) -> None:
-    """Whether each source of routes works, by its name."""
-    family = Family(
-        "scalingo_proxy_resolver_up", "gauge", "Whether a source of routes can answer now.", ("resolver",)
+def add_resolvers(metrics: Metrics, states: Callable[[], Iterable[SourceState]]) -> None:
+    """Whether each source of routes works, and how fresh it is, by its name."""
+    families = (
+        (_RESOLVER_UP, lambda state: state.is_up),
+        (_RESOLVER_LAST_SYNC, lambda state: state.synced_at),
+        (_RESOLVER_UPDATES, lambda state: state.updates),
     )
-    metrics.add(family, lambda: (((name,), is_up) for name, is_up in states()))
+    for family, number in families:
+        metrics.add(family, partial(_by_source, states, number))
+
+
+def _by_source(
+    states: Callable[[], Iterable[SourceState]], number: Callable[[SourceState], float]
+) -> Iterator[tuple[tuple[str], float]]:
+    return (((state.name,), number(state)) for state in states())
+
+
+def add_reactor_lag(metrics: Metrics, seconds: Callable[[], float]) -> None:
+    """How late the reactor was."""
+    family = Family(
+        "scalingo_proxy_reactor_lag_seconds",
+        "gauge",
+        "How late the reactor came at worst, within the last 15 seconds.",
+    )
+    metrics.add(family, lambda: [((), seconds())])
+
+
+def add_workers(metrics: Metrics, states: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+    """Whether each worker process serves, by its number."""
+    family = Family(
+        "scalingo_proxy_worker_up", "gauge", "Whether a worker process serves requests.", ("worker",)
+    )
+    metrics.add(family, lambda: (((worker,), is_up) for worker, is_up in states()))
+
+
+def add_acme_orders(metrics: Metrics, counts: Callable[[], Mapping[str, int]]) -> None:
+    """How many certificates were ordered by ACME, by how it went."""
+    family = Family(
+        "scalingo_proxy_acme_orders_total", "counter", "Certificates ordered by ACME.", ("result",)
+    )
+    metrics.add(family, lambda: (((result,), count) for result, count in counts().items()))
 
 
 def add_certificates(metrics: Metrics, certificates: Iterable[Certificate]) -> None:
@@ -112,20 +179,32 @@ def add_build_info(metrics: Metrics, facts: Mapping[str, str]) -> None:
 # -- what the pools say ------------------------------------------------------
 
 
-def _in_flight(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[tuple[str], int]]:
+def _in_flight(metrics: Metrics, pools: Iterable[Pool]) -> Iterable[tuple[str, int]]:
     numbers: dict[str, int] = {}
     for pool in pools:
         label = metrics.app_label(pool.app.name)
-        numbers[label] = numbers.get(label, 0) + pool.in_flight
-    for label, number in numbers.items():
-        yield (label,), number
+        number = numbers.get(label, 0)
+        for member in pool.members:
+            number += member.in_flight
+        for member in pool.draining:
+            number += member.in_flight
+        numbers[label] = number
+    return numbers.items()
 
 
-def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[tuple[str, str], bool]]:
+def _queued(metrics: Metrics, pools: Iterable[Pool]) -> Iterable[tuple[str, int]]:
+    numbers: dict[str, int] = {}
+    for pool in pools:
+        label = metrics.app_label(pool.app.name)
+        numbers[label] = numbers.get(label, 0) + pool.queue.length
+    return numbers.items()
+
+
+def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[str, str, int]]:
     for pool in pools:
         label = metrics.app_label(pool.app.name)
         if label != OTHER_APPS:
             for member in pool.members:
                 health = member.health
-                is_up = health is HealthState.UP or health is HealthState.UNPROVEN
-                yield (label, member.backend.address), is_up
+                is_up = health is _UP or health is _UNPROVEN
+                yield label, escape_label(member.backend.address), int(is_up)

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import errors_by_code
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
-from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label
+from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label, numbers_in, pieces
 
 __all__ = ["DURATION_BOUNDS", "NO_APP", "OTHER_APPS", "Metrics", "Reading"]
 
@@ -35,8 +35,14 @@ OTHER_APPS = "_other"
 #: The bounds of the duration buckets, in seconds.
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+#: How much of the page is made at once.
+PIECE_CHARACTERS = 100_000
+
 #: Tells a family's samples now: label values and number of each.
 Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
+
+#: Tells samples that are escaped already: label values, and the number.
+EscapedReading = Callable[[], Iterable[tuple[str | int, ...]]]
 
 # By the first digit of the status; a status that HTTP does not have is "other".
 _CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
@@ -56,6 +62,11 @@ _REQUEST_DURATION = HistogramFamily(
 _CONNECT_DURATION = HistogramFamily(
     "scalingo_proxy_connect_duration_seconds",
     "Time spent on connecting to backends, of requests that needed a new connection.",
+    DURATION_BOUNDS,
+)
+_FIRST_BYTE_DURATION = HistogramFamily(
+    "scalingo_proxy_first_byte_duration_seconds",
+    "From the beginning of a request to the first byte of a backend's response.",
     DURATION_BOUNDS,
 )
 _REQUEST_BYTES = Family(
@@ -92,7 +103,17 @@ _LAST_RELOAD = Family(
 class _AppCounts:
     """What is counted for one value of the label ``app``."""
 
-    __slots__ = ("bytes_in", "bytes_out", "durations", "label", "requests", "seconds")
+    __slots__ = (
+        "_series",
+        "_told",
+        "_told_count",
+        "bytes_in",
+        "bytes_out",
+        "durations",
+        "label",
+        "requests",
+        "seconds",
+    )
 
     def __init__(self, app: str) -> None:
         self.label = escape_label(app)
@@ -102,6 +123,17 @@ class _AppCounts:
         self.bytes_out = 0
         self.durations = [0] * (len(DURATION_BOUNDS) + 1)
         self.seconds = 0.0
+        self._series = _REQUEST_DURATION.series(self.label)
+        self._told = ""
+        self._told_count = -1
+
+    def histogram(self) -> str:
+        """Its lines of the histogram; the same text again while nothing was added."""
+        count = sum(self.durations)
+        if count != self._told_count:
+            self._told = numbers_in(self._series, self.durations, self.seconds)
+            self._told_count = count
+        return self._told
 
 
 @implementer(IObserver)
@@ -119,12 +151,14 @@ class Metrics:
         self._apps = {NO_APP: _AppCounts(NO_APP), OTHER_APPS: self._others}
         self._connects = [0] * (len(DURATION_BOUNDS) + 1)
         self._connect_seconds = 0.0
+        self._first_bytes = [0] * (len(DURATION_BOUNDS) + 1)
+        self._first_byte_seconds = 0.0
         # Beginning at zero, so that the first error is seen as a rise.
         self._errors = dict.fromkeys(errors_by_code(), 0)
         self._connections: dict[tuple[str, str], int] = {}
         self._reloads = {"success": 0, "failure": 0}
         self._last_reload_successful = True
-        self._readings: list[tuple[Family, Reading]] = []
+        self._readings: list[tuple[Family, Callable[[], Iterator[str]]]] = []
         self._failed_readings: set[str] = set()
 
     # -- IObserver -----------------------------------------------------------
@@ -150,6 +184,11 @@ class Metrics:
         if record.connect_seconds:
             self._connects[bisect_left(DURATION_BOUNDS, record.connect_seconds)] += 1
             self._connect_seconds += record.connect_seconds
+        first_byte_at = record.first_byte_at
+        if first_byte_at is not None and record.backend:
+            seconds = first_byte_at - record.started_at
+            self._first_bytes[bisect_left(DURATION_BOUNDS, seconds)] += 1
+            self._first_byte_seconds += seconds
         if record.code != "-":
             self._errors[record.code] = self._errors.get(record.code, 0) + 1
 
@@ -174,38 +213,54 @@ class Metrics:
         Should it raise, the page has everything else, and the program log
         tells of it once.
         """
-        self._readings.append((family, read))
+        self._readings.append((family, lambda: family.lines(read())))
+
+    def add_escaped(self, family: Family, read: EscapedReading) -> None:
+        """The same for families of many samples; what *read* tells has to be escaped already."""
+        self._readings.append((family, lambda: family.lines_of_escaped(read())))
 
     def app_label(self, app: str) -> str:
-        """What the label ``app`` says for this app; it gets a series of its own if there is room."""
-        if not app:
-            return NO_APP
-        return OTHER_APPS if self._counts_of(app) is self._others else app
+        """What the label ``app`` says for this app, escaped; it gets a series of its own if there is room."""
+        counts = self._apps.get(app)
+        return (self._counts_of(app) if counts is None else counts).label
 
     # -- the page ------------------------------------------------------------
 
     def exposition(self) -> str:
         """The page, in the format of :mod:`scalingo_proxy.services.exposition`."""
-        apps = self._apps.values()
-        lines = [
-            *_REQUESTS.lines_of_escaped(self._request_samples()),
-            *_REQUEST_DURATION.lines((app.label, app.durations, app.seconds) for app in apps),
-            *_CONNECT_DURATION.lines([("", self._connects, self._connect_seconds)]),
-            *_REQUEST_BYTES.lines_of_escaped((app.label, app.bytes_in) for app in apps),
-            *_RESPONSE_BYTES.lines_of_escaped((app.label, app.bytes_out) for app in apps),
-            *_ERRORS.lines(((reason,), count) for reason, count in self._errors.items()),
-            *_OPEN_CONNECTIONS.lines(self._connections.items()),
-            *_RELOADS.lines(((result,), count) for result, count in self._reloads.items()),
-            *_LAST_RELOAD.lines([((), self._last_reload_successful)]),
-        ]
-        for family, read in self._readings:
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """The page in pieces of about a millisecond, each made when it is asked for.
+
+        What happens between two of them is on the page or not; each series is
+        whole.
+        """
+        return pieces(self._lines(), PIECE_CHARACTERS)
+
+    def _lines(self) -> Iterator[str]:
+        apps = tuple(self._apps.values())
+        yield from _REQUESTS.lines_of_escaped(self._request_samples(apps))
+        yield from _REQUEST_DURATION.lines(app.histogram() for app in apps)
+        yield from _CONNECT_DURATION.lines(
+            [numbers_in(_CONNECT_DURATION.series(), self._connects, self._connect_seconds)]
+        )
+        yield from _FIRST_BYTE_DURATION.lines(
+            [numbers_in(_FIRST_BYTE_DURATION.series(), self._first_bytes, self._first_byte_seconds)]
+        )
+        yield from _REQUEST_BYTES.lines_of_escaped((app.label, app.bytes_in) for app in apps)
+        yield from _RESPONSE_BYTES.lines_of_escaped((app.label, app.bytes_out) for app in apps)
+        yield from _ERRORS.lines(((reason,), count) for reason, count in tuple(self._errors.items()))
+        yield from _OPEN_CONNECTIONS.lines(tuple(self._connections.items()))
+        yield from _RELOADS.lines(((result,), count) for result, count in tuple(self._reloads.items()))
+        yield from _LAST_RELOAD.lines([((), self._last_reload_successful)])
+        for family, lines in tuple(self._readings):
             try:
-                lines += family.lines(read())
+                yield from lines()
             except Exception:
                 if family.name not in self._failed_readings:
                     self._failed_readings.add(family.name)
                     self._log.failure("{name} cannot be read for the metrics page", name=family.name)
-        return "".join(lines)
 
     # -- inner parts ---------------------------------------------------------
 
@@ -219,11 +274,10 @@ class Metrics:
         counts = self._apps[app] = _AppCounts(app)
         return counts
 
-    def _request_samples(self) -> Iterator[tuple[str, str, str, int]]:
-        for app in self._apps.values():
+    def _request_samples(self, apps: Iterable[_AppCounts]) -> Iterator[tuple[str, str, str, int]]:
+        for app in apps:
             label = app.label
-            for listener, by_code in app.requests.items():
-                listener_label = escape_label(listener)
-                for code, count in zip(_CODES, by_code, strict=True):
+            for listener, by_code in tuple(app.requests.items()):
+                for code, count in enumerate(by_code):
                     if count:
-                        yield listener_label, label, code, count
+                        yield escape_label(listener), label, _CODES[code], count

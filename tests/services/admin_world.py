@@ -137,7 +137,7 @@ class AdminWorld:
         )
         options = {
             "certificates": self.certificate_control,
-            "metrics_text": lambda: "scalingo_proxy_up 1\n",
+            "metrics_page": lambda: ["scalingo_proxy_up 1\n"],
             "unready": lambda: self.reasons,
             "others": AccessApi(self.access).routes(),
             **options,

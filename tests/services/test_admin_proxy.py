@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -41,6 +42,38 @@ class MetricsTests(SynchronousTestCase):
         reply = AdminWorld().start().ask("GET", "/metrics")
         self.assertEqual(b"scalingo_proxy_up 1\n", reply.body)
         self.assertEqual("text/plain; version=0.0.4; charset=utf-8", reply.headers["Content-Type"])
+
+    def test_a_large_page(self) -> None:
+        """Its pieces are made one at a time, and the reactor has its turn between two of them."""
+        made: list[int] = []
+
+        def pieces() -> Iterator[str]:
+            for number in range(4):
+                made.append(number)
+                yield f"x{number} 1\n"
+
+        world = AdminWorld(metrics_page=pieces).start()
+        asked = world.begin("GET", "/metrics")
+        self.assertEqual(made, [0, 1])
+        self.assertTrue(asked.is_silent)
+        world.reactor.advance(0)
+        self.assertEqual(len(world.reactor.getDelayedCalls()), 1)
+        world.reactor.advance(0)
+        self.assertEqual(asked.reply().body, b"x0 1\nx1 1\nx2 1\nx3 1\n")
+
+    def test_a_scraper_that_leaves(self) -> None:
+        """Nothing more is made for it."""
+        made: list[int] = []
+
+        def pieces() -> Iterator[str]:
+            for number in range(3):
+                made.append(number)
+                yield "x 1\n"
+
+        world = AdminWorld(metrics_page=pieces).start()
+        world.begin("GET", "/metrics").leave()
+        world.reactor.advance(0)
+        self.assertEqual(made, [0, 1])
 
 
 class StatusTests(SynchronousTestCase):

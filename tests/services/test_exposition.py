@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label, format_value
+from scalingo_proxy.services.exposition import (
+    Family,
+    HistogramFamily,
+    escape_label,
+    format_value,
+    numbers_in,
+    pieces,
+)
 
 
 class FamilyTests(SynchronousTestCase):
@@ -26,11 +34,13 @@ class FamilyTests(SynchronousTestCase):
 
     def test_no_label(self) -> None:
         """Without labels there are no braces."""
-        self.assertEqual(Family("x", "gauge", "X.").lines([((), 1)])[-1], "x 1\n")
+        self.assertEqual(list(Family("x", "gauge", "X.").lines([((), 1)]))[-1], "x 1\n")
 
     def test_help_is_escaped(self) -> None:
         """A newline in the help does not begin a line."""
-        self.assertEqual(Family("x", "gauge", "a\nb\\").lines([]), ["# HELP x a\\nb\\\\\n# TYPE x gauge\n"])
+        self.assertEqual(
+            list(Family("x", "gauge", "a\nb\\").lines([])), ["# HELP x a\\nb\\\\\n# TYPE x gauge\n"]
+        )
 
     def test_label_escapes(self) -> None:
         """Backslash, quote and newline are escaped, anything printable stays."""
@@ -69,7 +79,7 @@ class HistogramFamilyTests(SynchronousTestCase):
         """Buckets add up, the last one is infinite, sum and count follow."""
         family = HistogramFamily("x_seconds", "X.", (0.5, 1.0), "app")
         self.assertEqual(
-            "".join(family.lines([("a", (1, 2, 3), 4.5)])),
+            "".join(family.lines([numbers_in(family.series("a"), (1, 2, 3), 4.5)])),
             "# HELP x_seconds X.\n# TYPE x_seconds histogram\n"
             'x_seconds_bucket{app="a",le="0.5"} 1\n'
             'x_seconds_bucket{app="a",le="1"} 3\n'
@@ -80,12 +90,37 @@ class HistogramFamilyTests(SynchronousTestCase):
 
     def test_no_label(self) -> None:
         """Without a label, only the buckets have braces."""
-        lines = HistogramFamily("x", "X.", (1.0,)).lines([("", (1, 0), 0.25)])
+        series = HistogramFamily("x", "X.", (1.0,)).series()
         self.assertEqual(
-            lines[-1].splitlines(), ['x_bucket{le="1"} 1', 'x_bucket{le="+Inf"} 1', "x_sum 0.25", "x_count 1"]
+            numbers_in(series, (1, 0), 0.25).splitlines(),
+            ['x_bucket{le="1"} 1', 'x_bucket{le="+Inf"} 1', "x_sum 0.25", "x_count 1"],
         )
 
     def test_percent_in_label(self) -> None:
         """A percent sign in a label is just that."""
-        lines = HistogramFamily("x", "X.", (1.0,), "app").lines([("100%s", (1, 0), 1.0)])
-        self.assertIn('x_count{app="100%s"} 1\n', lines[-1])
+        series = HistogramFamily("x", "X.", (1.0,), "app").series("100%s")
+        self.assertIn('x_count{app="100%s"} 1\n', numbers_in(series, (1, 0), 1.0))
+
+    def test_many(self) -> None:
+        """Any number of series comes out, each once."""
+        family = HistogramFamily("x", "X.", (1.0,), "app")
+        series = [numbers_in(family.series(str(number)), (1, 1), 3.0) for number in range(250)]
+        self.assertEqual("".join(family.lines(series)).count("x_count"), 250)
+
+
+class PiecesTests(SynchronousTestCase):
+    """A page made piece by piece."""
+
+    def test_as_it_is_read(self) -> None:
+        """No piece is much longer than asked for, and none is made before it is asked for."""
+        made: list[int] = []
+
+        def lines() -> Iterator[str]:
+            for number in range(10):
+                made.append(number)
+                yield "12345\n"
+
+        page = pieces(lines(), 13)
+        self.assertEqual(next(page), "12345\n" * 3)
+        self.assertEqual(len(made), 3)
+        self.assertEqual(list(page), ["12345\n" * 3, "12345\n" * 3, "12345\n"])

@@ -11,6 +11,7 @@ from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services import gauges
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.resolver_updates import SourceState
 from tests.services.test_metrics import Page
 
 
@@ -47,6 +48,15 @@ class PoolGaugeTests(SynchronousTestCase):
         up = [page.value("backend_up", app="a", backend=member.backend.address) for member in pool.members]
         self.assertEqual(up, [1, 1, 0, 0])
 
+    def test_queued(self) -> None:
+        """Who waits is told by app."""
+        app = App("a", backends=("10.0.0.1:80",), limits={"in_flight_per_backend": 1})
+        pool = self.pools.for_route(Route(app, "a"))
+        self.assertIsNotNone(pool.lease())
+        self.assertEqual(self.page().value("requests_queued", app="a"), 0)
+        pool.enqueue(0.0, lambda lease: None, lambda error: None)
+        self.assertEqual(self.page().value("requests_queued", app="a"), 1)
+
     def test_beyond_the_cap(self) -> None:
         """Apps beyond the cap share their requests in flight, and their backends are not told."""
         for name in ("a", "b", "c", "d"):
@@ -65,7 +75,13 @@ class OtherGaugeTests(SynchronousTestCase):
         """Each number is on the page under its name."""
         metrics = Metrics()
         gauges.add_routes(metrics, lambda: 12)
-        gauges.add_resolvers(metrics, lambda: [("store", True), ("file", False)])
+        gauges.add_resolvers(
+            metrics,
+            lambda: [SourceState("store", True, 2, 7, 1.7e9), SourceState("file", False, 0, 0, 0.0)],
+        )
+        gauges.add_reactor_lag(metrics, lambda: 0.25)
+        gauges.add_workers(metrics, lambda: [("0", True), ("1", False)])
+        gauges.add_acme_orders(metrics, lambda: {"success": 2, "failure": 0})
         gauges.add_log_lines_dropped(metrics, lambda: 3)
         gauges.add_process_start_time(metrics, 1.7e9)
         gauges.add_build_info(metrics, {"name": "router-1", "version": "1"})
@@ -73,6 +89,11 @@ class OtherGaugeTests(SynchronousTestCase):
         self.assertEqual(page.value("routes"), 12)
         self.assertEqual(page.value("resolver_up", resolver="store"), 1)
         self.assertEqual(page.value("resolver_up", resolver="file"), 0)
+        self.assertEqual(page.value("resolver_updates_total", resolver="store"), 7)
+        self.assertEqual(page.value("resolver_last_sync_timestamp_seconds", resolver="store"), 1.7e9)
+        self.assertEqual(page.value("reactor_lag_seconds"), 0.25)
+        self.assertEqual([page.value("worker_up", worker=worker) for worker in "01"], [1, 0])
+        self.assertEqual(page.value("acme_orders_total", result="success"), 2)
         self.assertEqual(page.value("log_lines_dropped_total"), 3)
         self.assertEqual(page.value("process_start_time_seconds"), 1.7e9)
         self.assertEqual(page.value("build_info", name="router-1", version="1"), 1)

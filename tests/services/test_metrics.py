@@ -106,6 +106,22 @@ class RequestTests(MetricsCase):
         self.assertEqual(page.value("request_duration_seconds_count", app="hello"), 4)
         self.assertAlmostEqual(page.value("request_duration_seconds_sum", app="hello"), 100.306)
 
+    def test_told_again(self) -> None:
+        """What was told stays right when a request took no time at all."""
+        for count in (1, 2):
+            self.metrics.exchange_finished(a_record(seconds=0.0))
+            self.assertEqual(self.page().value("request_duration_seconds_count", app="hello"), count)
+
+    def test_first_byte(self) -> None:
+        """How long backends took to begin their responses; what never reached one does not count."""
+        self.metrics.exchange_finished(a_record(backend="10.0.0.1:80", first_byte_at=100.2))
+        self.metrics.exchange_finished(a_record(backend="10.0.0.1:80"))
+        self.metrics.exchange_finished(a_record(first_byte_at=100.7))
+        page = self.page()
+        self.assertEqual(page.value("first_byte_duration_seconds_count"), 1)
+        self.assertAlmostEqual(page.value("first_byte_duration_seconds_sum"), 0.2)
+        self.assertEqual(page.value("first_byte_duration_seconds_bucket", le="0.25"), 1)
+
     def test_bounds(self) -> None:
         """Buckets range from 5 ms to 60 s."""
         self.assertEqual((DURATION_BOUNDS[0], DURATION_BOUNDS[-1]), (0.005, 60.0))

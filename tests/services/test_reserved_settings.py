@@ -56,9 +56,7 @@ class AppTests(SynchronousTestCase):
 
     def test_record(self) -> None:
         """A record alone is checked like one of the file."""
-        refused, _warned = reserved_settings(
-            {"app": {"error_pages": {"error": "e"}}}
-        )
+        refused, _warned = reserved_settings({"app": {"error_pages": {"error": "e"}}})
         self.assertEqual([finding.path for finding in refused], [("app", "error_pages")])
 
     def test_plain(self) -> None:
