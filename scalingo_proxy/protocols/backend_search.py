@@ -17,6 +17,7 @@ from scalingo_proxy.errors import (
     BackendClosed,
     BodyTooLarge,
     ConnectFailed,
+    DrainTimeout,
     ProxyError,
     ResolverUnavailable,
 )
@@ -114,6 +115,10 @@ class BackendSearch(SearchNotes):
 
     def broke(self) -> None:
         """End because of a bug of ours, which the exception being handled tells of."""
+        raise NotImplementedError
+
+    def _leave_tunnel(self) -> None:
+        """Begin to end a tunnel in order, unless that was begun before."""
         raise NotImplementedError
 
     # -- the app -------------------------------------------------------------
@@ -327,6 +332,33 @@ class BackendSearch(SearchNotes):
             self.fail(error)
         else:
             self._find_backend(pool)
+
+    # -- the backend leaves --------------------------------------------------
+
+    @property
+    def member(self) -> Member | None:
+        """Whom it has a place at now."""
+        return self._lease.member if self._lease is not None else None
+
+    def drain_deadline_reached(self) -> None:
+        """The backend left the app, and is waited for no longer; or the proxy stops.
+
+        What was not sent yet goes elsewhere, tunnels end in order, all else is cut.
+        """
+        if self.phase is Phase.TUNNEL:
+            self._leave_tunnel()
+        elif self.phase is Phase.CONNECTING:
+            pool, abandon = self._pool, self._abandon_connect
+            self._abandon_connect = None
+            self._note_connect_time()
+            if abandon is not None:
+                abandon()
+            self._note_attempt("it left the app while it was being connected")
+            self._release(Outcome.ABANDONED)
+            assert pool is not None
+            self._find_backend(pool)
+        else:
+            self.fail(DrainTimeout("the backend was taken away before it had answered"))
 
     # -- giving up -----------------------------------------------------------
 

@@ -14,6 +14,7 @@ from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.relay import RelayEnd
+from scalingo_proxy.routing.members import Member
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import ResponseHead
 
@@ -53,6 +54,13 @@ class UnderWay(Protocol):
 
     record: Record
     phase: Phase
+
+    @property
+    def member(self) -> Member | None:
+        """Whom it has a place at now."""
+
+    def drain_deadline_reached(self) -> None:
+        """Its backend left the app and is waited for no longer, or the proxy stops."""
 
 
 class Downstream(Protocol):

@@ -5,19 +5,31 @@ Knows frontends only as what can be drained and cut, not what they speak.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from scalingo_proxy.protocols.downstream import Frontend, UnderWay
+from scalingo_proxy.protocols.downstream import Frontend, Phase, UnderWay
+from scalingo_proxy.protocols.drains import oldest_first
 from scalingo_proxy.protocols.environment import Environment
 
 __all__ = ["DrainingFactory"]
 
 _log = Logger()
+
+#: When the proxy stops, tunnels begin to be closed so long before the rest is
+#: cut, but not in the first half of the time.
+_TUNNELS_SECONDS = 5.0
+
+#: How much of that time the closing is spread over; the rest is for them to close in order.
+_SPREAD = 0.5
+
+#: Tunnels that came about since the last look are looked for so often.
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 class DrainingFactory(Factory):
@@ -37,6 +49,9 @@ class DrainingFactory(Factory):
         self._frontends: dict[Frontend, None] = {}
         self._drained: Deferred[None] | None = None
         self._drain_timer: Any = None
+        self._tunnels_timer: Any = None
+        # Tunnels whose turn to be closed comes, or has come.
+        self._asked: set[UnderWay] = set()
 
     @property
     def open_connections(self) -> int:
@@ -93,8 +108,10 @@ class DrainingFactory(Factory):
     def drain(self, seconds: float) -> Deferred[None]:
         """Let the exchanges under way finish, then close every connection.
 
-        Idle clients are closed at once; answers say ``Connection: close``;
-        whatever is left after *seconds* is cut, and gone two seconds later.
+        Idle clients are closed at once; answers say ``Connection: close``.
+        Tunnels, which may last for ever, are closed little by little in the
+        last five seconds (or the second half) of the time; whatever is left
+        after *seconds* is cut, and gone two seconds later.
         Accepting must have stopped.  A further call may bring the end forward.
 
         :return: fires when no client is connected any more.
@@ -111,13 +128,29 @@ class DrainingFactory(Factory):
         return waiter
 
     def _cut_within(self, seconds: float) -> None:
-        timer, reactor = self._drain_timer, self.env.reactor
+        before = min(_TUNNELS_SECONDS, seconds / 2)
+        self._drain_timer = self._within(self._drain_timer, seconds, self._cut)
+        self._tunnels_timer = self._within(self._tunnels_timer, seconds - before, self._close_tunnels)
+
+    def _within(self, timer: Any, seconds: float, call: Callable[[], None]) -> Any:
+        reactor = self.env.reactor
         if timer is None:
-            self._drain_timer = reactor.callLater(seconds, self._cut)
-        elif timer.active() and timer.getTime() > reactor.seconds() + seconds:
+            return reactor.callLater(seconds, call)
+        if timer.active() and timer.getTime() > reactor.seconds() + seconds:
             timer.reset(seconds)
+        return timer
+
+    def _close_tunnels(self) -> None:
+        """Close those there are, little by little; look again for those that come about meanwhile."""
+        env = self.env
+        new = [each for each in self.under_way() if each.phase is Phase.TUNNEL and each not in self._asked]
+        self._asked.update(new)
+        left = self._drain_timer.getTime() - env.reactor.seconds()
+        env.pace.spread([partial(_leave, tunnel) for tunnel in oldest_first(new)], left * _SPREAD)
+        self._tunnels_timer = env.reactor.callLater(_LOOK_AGAIN_SECONDS, self._close_tunnels)
 
     def _cut(self) -> None:
+        self._cancel_timers()
         self._ask_each("cut")
 
     def _ask_each(self, what: str) -> None:
@@ -130,8 +163,18 @@ class DrainingFactory(Factory):
 
     def _end_drain(self) -> None:
         drained, self._drained = self._drained, None
-        timer, self._drain_timer = self._drain_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        self._cancel_timers()
+        self._drain_timer = self._tunnels_timer = None
+        self._asked.clear()
         if drained is not None:
             drained.callback(None)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._drain_timer, self._tunnels_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+
+
+def _leave(tunnel: UnderWay) -> None:
+    if tunnel.phase is Phase.TUNNEL:
+        tunnel.drain_deadline_reached()

@@ -13,7 +13,9 @@ from twisted.logger import Logger
 
 from scalingo_proxy.model import Limits, Record, Timeouts
 from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.protocols.drains import Drains
 from scalingo_proxy.protocols.hangups import Hangups
+from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.pipes import Pipes
@@ -87,7 +89,12 @@ class Environment:
         self.pipes = Pipes()
         #: Clients connected through all factories that share this.
         self.client_connections = 0
-        self._users: set[object] = set()
+        #: Spreads what is done to many clients.
+        self.pace = Pace(reactor)
+        #: The backends that left their apps, and when that is over.
+        self.drains = Drains(reactor, self.under_way, self.pace)
+        # Ordered, so that the same run gives the same order of events.
+        self._users: dict[object, None] = {}
 
     def finished(self, record: Record) -> None:
         """Tell the observer of *record*; one that fails takes nothing with it."""
@@ -118,15 +125,16 @@ class Environment:
 
     def begin(self, user: object) -> None:
         """*user*, a factory, serves clients from now on."""
-        self._users.add(user)
+        self._users[user] = None
         self.deadlines.start()
         self.connections.open()
         self.pipes.open()
 
     def end(self, user: object) -> None:
         """*user* serves none any more; the last one leaves nothing behind."""
-        self._users.discard(user)
+        self._users.pop(user, None)
         if not self._users:
+            self.pace.stop()
             self.connections.close_all_idle()
             self.pipes.close()
             self.deadlines.stop()

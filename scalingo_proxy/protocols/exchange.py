@@ -16,6 +16,7 @@ from scalingo_proxy.protocols.exchange_ending import ExchangeEnding
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
+from scalingo_proxy.protocols.websocket_relay import WebSocketRelay
 from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
@@ -51,7 +52,7 @@ class Exchange(ExchangeEnding):
     @property
     def may_wait_for_reader(self) -> bool:
         """Whether it can be the client's reading that goes on while nothing else does."""
-        return self.response_begun
+        return self.response_begun and not self.is_leaving
 
     def start(self) -> None:
         policies = self._env.policies
@@ -272,7 +273,8 @@ class Exchange(ExchangeEnding):
         self.alive()
         lease.become_tunnel()
         client = self._downstream.switch(head)
-        self._relay = relay = Relay(client, backend.transport, self.alive, self.tunnel_ended, self._env.pipes)
+        kind = WebSocketRelay if head.upgrade.strip().lower() == b"websocket" else Relay
+        self._relay = relay = kind(client, backend.transport, self.alive, self.tunnel_ended, self._env.pipes)
         self._backend = None
         backend.join(relay.backend)
         if rest:

@@ -106,6 +106,8 @@ class ExchangeEnding(BackendSearch):
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
         elif phase is Phase.SENDING and not self._upload_paused:
             self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
+        elif self.is_leaving:
+            self._leave_further()
         else:
             self._end(IdleTimeout(), Outcome.ABANDONED if self._client_is_silent else Outcome.TIMED_OUT)
 
@@ -122,6 +124,31 @@ class ExchangeEnding(BackendSearch):
     def client_left(self) -> None:
         """The client closed: cancel everything, tell nobody but the log."""
         self._end(ClientClosed(), Outcome.ABANDONED)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is a tunnel that is being ended."""
+        return self._relay is not None and self._relay.is_leaving
+
+    def _leave_tunnel(self) -> None:
+        relay = self._relay
+        assert relay is not None
+        if not relay.is_leaving:
+            self.record.code = DrainTimeout.code
+            self._wait_for_end(relay.leave())
+
+    def _leave_further(self) -> None:
+        relay = self._relay
+        assert relay is not None
+        seconds = relay.leave_further()
+        if seconds or self.phase is Phase.OVER:
+            self._wait_for_end(seconds)
+        else:
+            self._end(DrainTimeout(), Outcome.ABANDONED)
+
+    def _wait_for_end(self, seconds: float) -> None:
+        if self.phase is not Phase.OVER:
+            self._env.deadlines.set(self._timed, self._env.seconds() + seconds)
 
     def cut(self) -> None:
         """The proxy stops and cannot wait any longer."""

@@ -74,6 +74,7 @@ def make_environment(
         limits=limits,
         request_ids=request_ids,
     )
+    pools.watch(environment.drains.member_changed)
     if wall_clock is not None:
         environment.wall_clock = wall_clock
     return environment

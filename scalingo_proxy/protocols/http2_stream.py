@@ -281,7 +281,7 @@ class HTTP2Stream(HTTP2Responder):
     def deadline_reached(self) -> None:
         """Whatever this stream waits for took too long."""
         exchange = self._exchange
-        if self._client_is_slow():
+        if not (exchange is not None and exchange.is_leaving) and self._client_is_slow():
             self._wait_for_client()
         elif exchange is not None:
             try:

@@ -17,13 +17,17 @@ from twisted.internet.interfaces import ISSLTransport
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.transports.splice import Splice, begin_splice
 
-__all__ = ["SPLICE_AFTER", "Relay", "RelayEnd"]
+__all__ = ["CLOSING_SECONDS", "NEVER", "SPLICE_AFTER", "Relay", "RelayEnd"]
 
 #: Bytes that one direction has carried when splicing begins in it.  None: even
 #: messages of a few bytes were measured to cost half of what they cost otherwise.
 SPLICE_AFTER = 0
 
-_NEVER = math.inf
+#: How long what was written before a close may take to go out.
+CLOSING_SECONDS = 2.0
+
+#: As a number of bytes to splice after: not at all.
+NEVER = math.inf
 
 
 class RelayEnd:
@@ -67,7 +71,7 @@ class RelayEnd:
                 self._begin_splice()
 
     def _begin_splice(self) -> None:
-        self._splice_at = _NEVER
+        self._splice_at = NEVER
         pipes = self._relay.pipes
         assert pipes is not None
         self._splice = begin_splice(self.transport, self.peer.transport, pipes, self._moved)
@@ -134,17 +138,23 @@ class RelayEnd:
     def is_over(self) -> bool:
         return self._closed
 
+    @property
+    def can_be_written(self) -> bool:
+        """Whether this side still expects bytes."""
+        return not (self._closed or self._peer_eof)
+
 
 class Relay:
     """A tunnel between a client and a backend.
 
+    :ivar is_leaving: it is being ended, and nothing that moves prolongs it.
     :param alive: called for every piece of data, to move the idle deadline.
     :param ended: called once, when both sides are gone.
     :param pipes: what to splice through; without them nothing is spliced.
     :param splice_after: how many bytes a direction carries first, in the ordinary way.
     """
 
-    __slots__ = ("_ended", "alive", "backend", "client", "pipes")
+    __slots__ = ("_ended", "alive", "backend", "client", "is_leaving", "pipes")
 
     def __init__(
         self,
@@ -158,7 +168,8 @@ class Relay:
         self.alive = alive
         self._ended: Callable[[], None] | None = ended
         self.pipes = pipes
-        splice_at = splice_after if pipes is not None else _NEVER
+        self.is_leaving = False
+        splice_at = splice_after if pipes is not None else NEVER
         self.client = RelayEnd(self, client_transport, splice_at)
         self.backend = RelayEnd(self, backend_transport, splice_at)
         self.client.peer, self.backend.peer = self.backend, self.client
@@ -173,7 +184,35 @@ class Relay:
             ended, self._ended = self._ended, None
             ended()
 
+    def leave(self) -> float:
+        """Begin to end in order.
+
+        :return: after how many seconds :meth:`leave_further` is next, if the
+            tunnel has not ended by then.
+        """
+        self.begin_leaving()
+        self.close()
+        return CLOSING_SECONDS
+
+    def leave_further(self) -> float:
+        """Go on ending; as :meth:`leave`, or 0: only :meth:`abort` is left."""
+        return 0.0
+
+    def begin_leaving(self) -> None:
+        """Nothing that moves prolongs the tunnel any more."""
+        self.is_leaving = True
+        self.alive = _ignored
+
+    def close(self) -> None:
+        """Close both sides once what is written has gone out."""
+        self.client.close()
+        self.backend.close()
+
     def abort(self) -> None:
         """Cut both sides."""
         self.client.abort()
         self.backend.abort()
+
+
+def _ignored() -> None:
+    """Stands for what prolongs a tunnel."""

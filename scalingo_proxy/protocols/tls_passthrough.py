@@ -256,7 +256,9 @@ class Passthrough(BackendSearch):
     def deadline_reached(self) -> None:
         """The current wait took too long."""
         phase, relay = self.phase, self._relay
-        if phase is Phase.QUEUED:
+        if relay is not None and relay.is_leaving and phase is not Phase.OVER:
+            self._leave_further(relay)
+        elif phase is Phase.QUEUED:
             assert self._ticket is not None
             self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
         elif phase is Phase.OVER:
@@ -272,6 +274,19 @@ class Passthrough(BackendSearch):
                 self._alive()
             else:
                 self._end(IdleTimeout(), Outcome.ABANDONED)
+
+    def _leave_tunnel(self) -> None:
+        relay = self._relay
+        assert relay is not None
+        if not relay.is_leaving:
+            self.record.code = DrainTimeout.code
+            seconds = relay.leave()
+            if self.phase is not Phase.OVER:
+                self._env.deadlines.set(self._timed, self._env.seconds() + seconds)
+
+    def _leave_further(self, relay: Relay) -> None:
+        if not relay.leave_further():
+            self._end(DrainTimeout(), Outcome.ABANDONED)
 
     def fail(self, error: ProxyError) -> None:
         self._end(error, Outcome.ABANDONED)

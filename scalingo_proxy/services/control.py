@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from scalingo_proxy.errors import ConfigurationError, Mistake, ScalingoProxyError
 from scalingo_proxy.model import App, AppState, TopologyChange
+from scalingo_proxy.protocols.drains import AFTER_DEADLINE_SECONDS
 from scalingo_proxy.resolvers.app_record import app_from_record, merge_patch, record_from_app
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
@@ -93,10 +94,11 @@ class BackendsChange:
         """Fire with ``True`` once every removed backend is safe to kill.
 
         Those that earlier changes removed count too, so that asking again
-        after a lost answer waits for the same backends.  Fires with ``False``
-        when ``drain_seconds`` have passed; may be cancelled.
+        after a lost answer waits for the same backends.  What they still have
+        after ``drain_seconds`` is ended then; should even that fail, it fires
+        with ``False``.  May be cancelled.
         """
-        return self._control.wait_for_drain(self._pool, self.drain_seconds)
+        return self._control.wait_for_drain(self._pool, self.drain_seconds + AFTER_DEADLINE_SECONDS)
 
 
 class Control:

@@ -12,6 +12,7 @@ from scalingo_proxy.model import Timeouts
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.replies import IncomingExchange, Reply
 from scalingo_proxy.testing.world import World
+from scalingo_proxy.wire.websocket_frames import SERVICE_RESTART, close_frame
 from tests.protocols.http2_worlds import HTTP2TestCase, fields
 from tests.protocols.worlds import hello
 
@@ -214,14 +215,17 @@ class WebSocketTests(HTTP2TestCase):
         self.assertEqual(len(stream.body), 1_000_000)
 
     def test_drain(self) -> None:
-        """A tunnel is cut when the proxy has waited long enough."""
+        """A tunnel is closed, with a close frame, before the proxy has waited long enough."""
         world = self.world()
         hello(world, accepting())
         client, stream = self.opened(world)
         drained = world.factory.drain(5)
-        world.advance(4)
-        self.assertEqual((client.goaway, stream.is_over), (0, False))
+        world.advance(2.4)
+        self.assertEqual((client.goaway, stream.is_over, bytes(stream.body)), (0, False, b""))
+        world.advance(0.2)
+        self.assertEqual(bytes(stream.body), close_frame(SERVICE_RESTART, "Service Restart"))
+        self.assertFalse(stream.is_over)
         world.run_until(drained)
         world.settle()
-        self.assertEqual(stream.reset, ErrorCodes.CANCEL)
+        self.assertEqual((stream.ended, stream.reset), (True, ErrorCodes.NO_ERROR))
         self.assertEqual(world.records[0].code, "drain-timeout")

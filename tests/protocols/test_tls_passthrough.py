@@ -369,13 +369,13 @@ class StopTests(PassthroughTestCase):
     """When the proxy stops."""
 
     def test_drain(self) -> None:
-        """Tunnels go on until the drain is over, and are cut then."""
+        """Tunnels go on for the first half of the drain, and are closed within the other."""
         world = self.world()
         (server,) = self.serve(world, greeting=b"hi")
         client = world.client().send(hello())
         world.settle()
         drained = world.factory.drain(10.0)
-        world.advance(9)
+        world.advance(4.9)
         client.send(b"still here")
         world.settle()
         self.assertTrue(server.connection.received.endswith(b"still here"))

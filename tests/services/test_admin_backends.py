@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import App, Outcome
+from scalingo_proxy.protocols.drains import AFTER_DEADLINE_SECONDS
 from scalingo_proxy.routing.pool import Lease
 from tests.services.admin_world import AdminWorld, Connection
 
@@ -179,10 +180,10 @@ class WaitTests(BackendsCase):
         self.assertEqual([THREE], [each["address"] for each in reply.document["backends"]])
 
     def test_gives_up_after_the_apps_drain_time(self) -> None:
-        """504 with the backends that are still busy; the new set is in effect."""
+        """504 with the backends that even the end of that time did not free; the new set is in effect."""
         self.leases()
         waiting = self.put(TWO)
-        self.world.reactor.advance(19.9)
+        self.world.reactor.advance(20 + AFTER_DEADLINE_SECONDS - 0.1)
         self.assertTrue(waiting.is_silent)
         self.world.reactor.advance(0.2)
         reply = waiting.reply()

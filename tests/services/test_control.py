@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import ConfigurationError, DomainTaken, ResolverUnavailable
 from scalingo_proxy.model import App, AppState, Outcome, Route, RouteQuery, TopologyChange
+from scalingo_proxy.protocols.drains import AFTER_DEADLINE_SECONDS
 from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
 from tests.services.admin_world import AdminWorld
 
@@ -141,7 +142,7 @@ class DrainTests(SynchronousTestCase):
         """The default is 30 seconds; what ends later is of no consequence."""
         change = self.change()
         drained = change.drained()
-        self.world.reactor.advance(change.drain_seconds)
+        self.world.reactor.advance(change.drain_seconds + AFTER_DEADLINE_SECONDS)
         self.assertEqual(30, change.drain_seconds)
         self.assertIs(False, self.successResultOf(drained))
         for lease in self.leases:
