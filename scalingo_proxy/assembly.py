@@ -130,6 +130,7 @@ def assemble(
         unready=proxy.unready,
         facts=proxy.facts,
         token_file=settings.admin.token_file,
+        certificate=settings.admin.certificate,
         others=AccessApi(access).routes(),
     )
     proxy.control, proxy.admin = control, admin

@@ -85,7 +85,7 @@ def _client(arguments: argparse.Namespace) -> AdminClient:
         address = AdminAddress.parse(text)
     except ValueError as error:
         raise CommandMistake(f"--admin (or SCALINGO_PROXY_ADMIN): {error}") from None
-    return AdminClient(address, _token(arguments.token_file))
+    return AdminClient(address, _token(arguments.token_file), arguments.ca)
 
 
 def _token(path: str) -> str:
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 refused or mistaken, 2 wrong usage, 3 no proxy at the address.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    _add_common(parser, admin="", token_file="", json=False)
+    _add_common(parser, admin="", token_file="", ca="", json=False)
     # Each command takes them too, without a default of its own that would
     # overwrite what stood before the command.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -134,9 +134,12 @@ def _add_common(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     group.add_argument(
         "--admin",
         metavar="ENDPOINT",
-        help=f"where the admin API listens: PORT, HOST:PORT or unix:PATH "
+        help=f"where the admin API listens: PORT, HOST:PORT, https://HOST:PORT or unix:PATH "
         f"(default: SCALINGO_PROXY_ADMIN, else {_DEFAULT_ADMIN})",
     )
     group.add_argument("--token-file", metavar="FILE", help="holds the token that the admin API asks for")
+    group.add_argument(
+        "--ca", metavar="FILE", help="whom to trust at an https:// endpoint (default: the system's)"
+    )
     group.add_argument("--json", action="store_true", help="tell the result as JSON")
     parser.set_defaults(**defaults)

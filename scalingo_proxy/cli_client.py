@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -62,10 +63,11 @@ class AdminAddress:
     host: str = ""
     port: int = 0
     socket_path: str = ""
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> AdminAddress:
-        """Read ``PORT``, ``HOST:PORT``, ``unix:PATH`` or an endpoint string.
+        """Read ``PORT``, ``HOST:PORT``, ``https://HOST:PORT``, ``unix:PATH`` or an endpoint string.
 
         :raises ValueError: with a sentence that says what is wrong.
         """
@@ -77,16 +79,20 @@ class AdminAddress:
                 return cls(text, socket_path=endpoint.path)
             host, port = endpoint.interface, endpoint.port
         else:
-            plain = text.removeprefix("http://").rstrip("/")
+            plain = text.removeprefix("https://").removeprefix("http://").rstrip("/")
             host, port = split_host_port(f"127.0.0.1:{plain}" if plain.isdigit() else plain)
-        return cls(text, _LOOPBACK_FOR.get(host, host), port)
+        return cls(text, _LOOPBACK_FOR.get(host, host), port, tls=text.startswith("https://"))
 
 
 class AdminClient:
-    """Asks the admin API, one request after another."""
+    """Asks the admin API, one request after another.
 
-    def __init__(self, address: AdminAddress, token: str = "") -> None:
+    :param ca: a PEM file of authorities to trust over TLS; ``""``: those of the system.
+    """
+
+    def __init__(self, address: AdminAddress, token: str = "", ca: str = "") -> None:
         self.address = address
+        self._ca = ca
         self._token = token
 
     def ask(
@@ -114,7 +120,7 @@ class AdminClient:
     def _exchange(
         self, method: str, target: str, data: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        connection = _connection(self.address)
+        connection = _connection(self.address, self._ca)
         try:
             connection.request(method, target, body=data, headers=headers)
             response = connection.getresponse()
@@ -155,13 +161,23 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _connection(address: AdminAddress) -> http.client.HTTPConnection:
+def _connection(address: AdminAddress, ca: str) -> http.client.HTTPConnection:
     if address.socket_path:
         return _UnixConnection(address.socket_path)
+    if address.tls:
+        try:
+            context = ssl.create_default_context(cafile=ca or None)
+        except OSError as error:
+            raise Unreachable(f"--ca: {ca} cannot be used: {_reason(error)}") from None
+        return http.client.HTTPSConnection(
+            address.host, address.port, timeout=_TIMEOUT_SECONDS, context=context
+        )
     return http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_SECONDS)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate: {error.verify_message}; name the authority with --ca"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).lower() or type(error).__name__

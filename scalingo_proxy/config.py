@@ -22,7 +22,7 @@ import attrs
 
 from scalingo_proxy.config_access import take_in_access_files
 from scalingo_proxy.config_authorities import take_in_authorities
-from scalingo_proxy.config_certificates import take_in_certificates
+from scalingo_proxy.config_certificates import take_in_admin_certificate, take_in_certificates
 from scalingo_proxy.config_environment import Overrides, read_environment
 from scalingo_proxy.config_lines import key_lines, line_of
 from scalingo_proxy.config_tables import DOCUMENT, beside, file_findings, relation_findings
@@ -103,8 +103,10 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     findings += take_in_authorities(given, os.path.dirname(filename))
     certificates, broken, outdated = take_in_certificates(given, os.path.dirname(filename), time.time())
     findings += broken
+    broken, admin_outdated = take_in_admin_certificate(given, os.path.dirname(filename), time.time())
+    findings += broken
     refused, warned = reserved_settings(document)
-    warned += outdated
+    warned += outdated + admin_outdated
     # A value that is wrong in itself needs no second sentence.
     wrong = {finding.path[:depth] for finding in findings for depth in range(len(finding.path) + 1)}
     refused = [finding for finding in refused if finding.path not in wrong]

@@ -1,4 +1,4 @@
-"""The certificates that apps of a configuration file name by their files.
+"""The certificates that apps of a configuration file, and the admin API's, name by their files.
 
 Read and judged when the file is: a broken one is a mistake at its line, and a
 reload that meets one keeps what was served before.  One whose time has run out
@@ -7,7 +7,7 @@ is served with a warning: all other apps must come up all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scalingo_proxy.config_tables import beside
@@ -16,7 +16,7 @@ from scalingo_proxy.model import Certificate
 from scalingo_proxy.protocols.tls_certificates import date_mistakes, read_certificate
 from scalingo_proxy.resolvers.strict_tables import Finding, shown
 
-__all__ = ["take_in_certificates"]
+__all__ = ["take_in_admin_certificate", "take_in_certificates"]
 
 #: A chain and a key are far smaller; whatever is larger is something else.
 _MAX_FILE_BYTES = 1024 * 1024
@@ -38,11 +38,16 @@ def take_in_certificates(
     :param folder: where relative names start from.
     :param now: seconds since the epoch.
     """
+    return _take_in(_tables(given), folder, now)
+
+
+def _take_in(
+    tables: Iterable[tuple[tuple[str | int, ...], dict[str, Any]]], folder: str, now: float
+) -> tuple[tuple[Certificate, ...], list[Finding], list[Finding]]:
     found: dict[str, Certificate] = {}
     findings: list[Finding] = []
     warned: list[Finding] = []
-    for index, table in _tables(given):
-        place = ("app", index, "certificate")
+    for place, table in tables:
         written = {key: shown(table[key]) for key in ("cert", "key")}
         table.update({key: beside(folder, table[key]) for key in ("cert", "key")})
         contents, unread = _read(table, written, place)
@@ -64,11 +69,27 @@ def take_in_certificates(
     return tuple(found.values()), findings, warned
 
 
-def _tables(given: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def take_in_admin_certificate(
+    given: Mapping[str, Any], folder: str, now: float
+) -> tuple[list[Finding], list[Finding]]:
+    """Put the certificate of the admin API in the place of its files.
+
+    :return: what is wrong with it, and what is to be warned of.
+    """
+    admin = given.get("admin") or {}
+    if not admin.get("certificate"):
+        admin.pop("certificate", None)
+        return [], []
+    certificates, findings, warned = _take_in([(("admin", "certificate"), admin["certificate"])], folder, now)
+    admin["certificate"] = certificates[0] if certificates else None
+    return findings, warned
+
+
+def _tables(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
     for index, app in enumerate(given.get("app", ())):
         table = app.get("certificate")
         if isinstance(table, dict) and table.get("cert") and table.get("key"):
-            yield index, table
+            yield ("app", index, "certificate"), table
 
 
 def _read(

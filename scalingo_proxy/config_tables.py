@@ -13,6 +13,7 @@ from typing import Any
 
 from scalingo_proxy.model import Limits, Quarantine
 from scalingo_proxy.resolvers.app_record import (
+    CERTIFICATE_FILES,
     HEALTH,
     LIMITS,
     QUARANTINE,
@@ -70,6 +71,11 @@ def _destination(value: Any) -> str:
     return written
 
 
+def _certificate_files(value: Any) -> Any:
+    """Two files, or ``{}`` for none."""
+    return CERTIFICATE_FILES(value) if value != {} else {}
+
+
 _NETWORKS = list_of(network, "networks")
 
 _LISTEN = TableReader(
@@ -92,7 +98,9 @@ DOCUMENT = TableReader(
         "access": TableReader(
             {"deny": _NETWORKS, "allow": _NETWORKS, "deny_files": list_of(_destination, "files")}
         ),
-        "admin": TableReader({"endpoint": _endpoint, "token_file": _file_name}),
+        "admin": TableReader(
+            {"endpoint": _endpoint, "token_file": _file_name, "certificate": _certificate_files}
+        ),
         "timeouts": TIMEOUTS,
         "limits": LIMITS,
         "health": HEALTH,

@@ -134,7 +134,8 @@ class Proxy(MultiService):
         tries = [_TRY[door.protocol] + door.address for door in doors] if demo else []
         if demo and doors and doors[-1].protocol == "tls":
             tries.append(tries[-1].replace(DEMO_DOMAIN, SEALED_DOMAIN) + "  (passed through)")
-        doors.append(BannerDoor("admin", _url(self.admin.address), "API under /api/v1, /metrics"))
+        admin = _url(self.admin.address, protocol="tls" if self.admin.is_secured else "http")
+        doors.append(BannerDoor("admin", admin, "API under /api/v1, /metrics"))
         return banner(f"{title}, demo" if demo else title, doors, tries)
 
     def unready(self) -> Sequence[str]:
@@ -219,6 +220,7 @@ class Proxy(MultiService):
     def _take_over(self, settings: Settings) -> list[str]:
         """Put the plain values into effect; tells which sections wait for a restart."""
         before, self.settings = self.settings, settings
+        self.admin.use_certificate(settings.admin.certificate)
         kept = {certificate.name for certificate in settings.certificates}
         gone = tuple(each.name for each in before.certificates if each.name not in kept)
         self._parts.certificates.apply(CertificateChange(settings.certificates, gone))

@@ -90,10 +90,13 @@ class AdminSettings:
 
     :ivar token_file: its first line is the token every request must bear;
         ``""`` asks for none.
+    :ivar certificate: what it is served with over TLS; ``None``: in the open.
     """
 
     endpoint: ListenEndpoint = attrs.field(factory=lambda: parse_endpoint(DEFAULT_ADMIN))
     token_file: str = ""
+    # Exchanged by a reload, which a different endpoint is not.
+    certificate: Certificate | None = attrs.field(default=None, eq=False)
 
     def mistake(self) -> str:
         """What makes these settings unsafe, or ``""``."""

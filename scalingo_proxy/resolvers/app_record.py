@@ -44,6 +44,7 @@ from scalingo_proxy.routing.table import normalise_domain
 from scalingo_proxy.wire.status_ranges import parse_status_ranges
 
 __all__ = [
+    "CERTIFICATE_FILES",
     "HEALTH",
     "LIMITS",
     "QUARANTINE",
@@ -204,7 +205,7 @@ def _canonical(value: Any) -> str:
 
 def _certificate(value: Any) -> Any:
     """The name of a known certificate, or the files ``{cert, key}``."""
-    return _CERTIFICATE(value) if isinstance(value, Mapping) else text(value)
+    return CERTIFICATE_FILES(value) if isinstance(value, Mapping) else text(value)
 
 
 def _access(value: Any) -> Any:
@@ -308,7 +309,8 @@ HEALTH = TableReader(
 #: The keys of ``[quarantine]``.
 QUARANTINE = TableReader({"first": _seconds, "max": _seconds})
 
-_CERTIFICATE = TableReader({"cert": text, "key": text}, required=("cert", "key"))
+#: The two files of a certificate.
+CERTIFICATE_FILES = TableReader({"cert": text, "key": text}, required=("cert", "key"))
 _RATE = {"requests": whole_number(1, 1_000_000_000), "per": _seconds, "burst": whole_number(0, 1_000_000_000)}
 _RATE_LIMIT = TableReader(
     {**_RATE, "total": TableReader(_RATE, required=("requests",))},

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
+from scalingo_proxy.model import Certificate
+from scalingo_proxy.protocols.tls_contexts import server_context
 from scalingo_proxy.services.admin_apps import AppsApi
 from scalingo_proxy.services.admin_backends import BackendsApi
 from scalingo_proxy.services.admin_certificates import CertificatesApi
@@ -36,6 +46,7 @@ _STOP_SECONDS = 1.0
 _SOCKET_MODE = "600"
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class AdminService(Service):
     """Serves the admin API on one endpoint.
 
@@ -49,6 +60,7 @@ class AdminService(Service):
     :param allowed_hosts: names a client may use in ``Host`` beyond those of
         loopback.
     :param others: further lines of the table.
+    :param certificate: serve it over TLS with this one.
     :ivar routes: the whole table.
     """
 
@@ -65,11 +77,14 @@ class AdminService(Service):
         token_file: str = "",
         allowed_hosts: Collection[str] = (),
         others: Sequence[AdminRoute] = (),
+        certificate: Certificate | None = None,
     ) -> None:
+        self._certificate = certificate
         self._reactor = reactor
         self._endpoint = endpoint if isinstance(endpoint, str) else endpoint.text
         self._token_file = token_file
         self._token = ""
+        self._context: SSL.Context | None = None
         self._listening: ListenersService | None = None
         self.routes = admin_routes(reactor, control, certificates, metrics_page, unready, facts, others)
         resource = AdminResource(self.routes, lambda: self._token, allowed_hosts)
@@ -92,6 +107,23 @@ class AdminService(Service):
             except ValueError as error:
                 raise _mistake(str(error), "token_file") from None
 
+    @property
+    def is_secured(self) -> bool:
+        """Whether it is served over TLS."""
+        return self._certificate is not None
+
+    def use_certificate(self, certificate: Certificate | None) -> None:
+        """Serve new connections with this one; whether there is TLS at all stays as it was at the start."""
+        if certificate is not None and self._certificate is not None:
+            self._certificate, self._context = certificate, None
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """An IOpenSSLServerConnectionCreator's one method."""
+        if self._context is None:
+            assert self._certificate is not None
+            self._context = server_context(self._certificate, (b"http/1.1",))
+        return SSL.Connection(self._context, None)
+
     def startService(self) -> None:
         """Open the endpoint.
 
@@ -101,7 +133,10 @@ class AdminService(Service):
         if not (endpoint.is_local or self._token_file):
             raise _mistake(f"{endpoint.text} can be reached from elsewhere, so it needs a token_file")
         self.read_token()
-        listener = Listener("admin", endpoint, self._connections, "admin.endpoint")
+        factory: IProtocolFactory = self._connections
+        if self._certificate is not None:
+            factory = TLSMemoryBIOFactory(self, False, factory)
+        listener = Listener("admin", endpoint, factory, "admin.endpoint")
         listening = ListenersService(self._reactor, [listener], drain_seconds=_STOP_SECONDS)
         # Not before privileges are shed, so that a unix socket belongs to whom it is for.
         listening.startService()
