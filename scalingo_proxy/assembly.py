@@ -34,10 +34,12 @@ from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
+from scalingo_proxy.services.admin_explain import RequestsApi
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DemoBackends
+from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.listeners import Listener
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.reactor_lag import ReactorLag
@@ -65,6 +67,9 @@ def assemble(
     randomness = random.Random(seed)
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
     metrics = Metrics(settings.metrics.max_apps)
+    explain = Explain(
+        settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query
+    )
 
     store = StoreResolver(settings.proxy.state, reactor, read_certificate=stored_certificate)
     file = ConfigFileResolver()
@@ -79,7 +84,7 @@ def assemble(
         resolver,
         reactor,
         pools=pools,
-        observer=Broadcast(metrics, access_log),
+        observer=Broadcast(metrics, access_log, explain),
         timeouts=settings.timeouts,
         limits=settings.limits,
     )
@@ -107,6 +112,7 @@ def assemble(
         access_log=access_log,
         metrics=metrics,
         access=access,
+        explain=explain,
         make_doors=lambda wanted: _doors(wanted, env, contexts),
         read_again=read_again,
         build=build,
@@ -131,7 +137,7 @@ def assemble(
         facts=proxy.facts,
         token_file=settings.admin.token_file,
         certificate=settings.admin.certificate,
-        others=AccessApi(access).routes(),
+        others=[*AccessApi(access).routes(), *RequestsApi(explain).routes()],
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)

@@ -33,6 +33,7 @@ from scalingo_proxy.services.reserved_settings import reserved_settings
 from scalingo_proxy.settings import (
     AccessSettings,
     AdminSettings,
+    ExplainSettings,
     ListenSettings,
     LogSettings,
     MetricsSettings,
@@ -210,6 +211,7 @@ def _settings(given: Mapping[str, Any], filename: str, warnings: Iterable[str]) 
         quarantine=Quarantine(**given.get("quarantine", {})),
         log=LogSettings(**given.get("log", {})),
         metrics=MetricsSettings(**given.get("metrics", {})),
+        explain=ExplainSettings(**given.get("explain", {})),
         apps=tuple(App(**table) for table in given.get("app", ())),
         warnings=tuple(warnings),
         filename=filename,

@@ -113,6 +113,7 @@ DOCUMENT = TableReader(
             }
         ),
         "metrics": TableReader({"max_apps": whole_number(1, 1_000_000)}),
+        "explain": TableReader({"requests": whole_number(0, 1_000_000)}),
         "app": TableListReader("app", AppRecordReader()),
     }
 )

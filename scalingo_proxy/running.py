@@ -30,6 +30,7 @@ from scalingo_proxy.services.banner import BannerDoor, banner
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
 from scalingo_proxy.services.demo_authority import DEMO_FOLDER
+from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
@@ -67,6 +68,7 @@ class Parts:
     resolver_updates: ResolverUpdates
     access_log: AccessLog
     metrics: Metrics
+    explain: Explain
     make_doors: Callable[[Settings], list[Listener]]
     read_again: Callable[[], Settings] | None
     build: Mapping[str, str]
@@ -229,6 +231,7 @@ class Proxy(MultiService):
         env.limits = settings.limits
         env.pools.set_defaults(settings.timeouts, settings.limits)
         self.listeners.drain_seconds = settings.timeouts.drain
+        self._parts.explain.reconfigure(settings.explain.requests, settings.log.query)
         fixed = ("proxy", "admin", "metrics")
         return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]
 

@@ -21,6 +21,7 @@ from scalingo_proxy.services.reserved_settings import reserved_settings
 __all__ = [
     "AccessSettings",
     "AdminSettings",
+    "ExplainSettings",
     "ListenSettings",
     "LogSettings",
     "MetricsSettings",
@@ -130,6 +131,16 @@ class MetricsSettings:
 
 
 @attrs.frozen
+class ExplainSettings:
+    """``[explain]``.
+
+    :ivar requests: how many of the last requests can be explained; 0 is none.
+    """
+
+    requests: int = 10_000
+
+
+@attrs.frozen
 class Settings:
     """The whole configuration.
 
@@ -149,6 +160,7 @@ class Settings:
     quarantine: Quarantine = attrs.field(factory=Quarantine)
     log: LogSettings = attrs.field(factory=LogSettings)
     metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
+    explain: ExplainSettings = attrs.field(factory=ExplainSettings)
     apps: tuple[App, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -33,8 +33,10 @@ from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
+from scalingo_proxy.services.admin_explain import RequestsApi
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.explain import Explain
 
 NOW = 1_700_000_000.0
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8081)
@@ -135,11 +137,12 @@ class AdminWorld:
             clock=self.reactor.seconds,
             wall_clock=self.wall_clock,
         )
+        self.explain = Explain(100, lambda: (), self.reactor.seconds)
         options = {
             "certificates": self.certificate_control,
             "metrics_page": lambda: ["scalingo_proxy_up 1\n"],
             "unready": lambda: self.reasons,
-            "others": AccessApi(self.access).routes(),
+            "others": [*AccessApi(self.access).routes(), *RequestsApi(self.explain).routes()],
             **options,
         }
         self.service = AdminService(
