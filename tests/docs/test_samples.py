@@ -31,6 +31,7 @@ from scalingo_proxy.testing.network import MemoryNetwork
 from tests.authorities import Authority
 from tests.docs.samples import Sample, documents, samples_in
 from tests.installations import CHECKOUT, new_folder, run
+from tests.soak.__main__ import options as soak_options
 
 
 def all_samples(language: str) -> list[Sample]:
@@ -167,6 +168,8 @@ class ConsoleTests(unittest.SynchronousTestCase):
             self.assertRegex(makefile, rf"(?m)^{words[1]}:", sample.place)
         elif program == "python" and "-c" in words:
             compile(words[-1], sample.place, "exec")
+        elif words[1:3] == ["-m", "tests.soak"]:
+            soak_options().parse_args(words[3:])
         elif program == "python":
             self.assertEqual(words[1:3], ["-m", "twisted.trial"], sample.place)
         elif program == "coverage":

@@ -1,0 +1,247 @@
+"""One soak: the proxy under twistd, a fleet behind it, load on it, trouble in it, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+import time
+from random import Random
+from typing import Any
+
+from tests.authorities import Authority
+from tests.integration.programs import ProxyProcess, wait_for
+from tests.soak.clients import Doors, Load
+from tests.soak.fleet import Fleet
+from tests.soak.troubles import Troubles
+from tests.soak.verdict import Verdict
+
+__all__ = ["Soak"]
+
+#: Apps whose HTTP is the proxy's business, and the one whose TLS passes through.
+PLAIN = ["amber", "birch"]
+SEALED = ["cedar"]
+BACKENDS = 4
+
+#: The longest quarantine; an error is excused by trouble for a bit longer than that.
+QUARANTINE_SECONDS = 1.0
+RECOVERY_SECONDS = 2.0
+
+_CONFIG = """
+[proxy]
+state = ""
+[[listen]]
+protocol = "http"
+endpoint = "tcp:0:interface=127.0.0.1"
+[[listen]]
+protocol = "tls"
+endpoint = "tcp:0:interface=127.0.0.1"
+[admin]
+endpoint = "127.0.0.1:0"
+[timeouts]
+connect = 1.0
+first_byte = 3.0
+idle = 8.0
+queue = 5.0
+drain = 4.0
+[quarantine]
+first = 0.2
+max = {quarantine}
+{apps}
+"""
+
+_APP = """
+[[app]]
+name = "{name}"
+domains = ["{name}.test"]
+{rest}
+"""
+
+
+class Soak:
+    """From the start of every process to the end of every process.
+
+    :ivar faults: everything that must not be, in words.
+    :ivar lines: the summary.
+    :ivar exchange_count: how much was asked; ``trouble_count`` likewise.
+
+    :param seed: decides the trouble and the load, as far as processes on one
+        machine can be decided.
+    :param seconds: how long the trouble lasts.
+    :param every: seconds between two troubles, on average.
+    """
+
+    def __init__(self, seed: int, seconds: float, every: float = 0.35) -> None:
+        self.seed = seed
+        self.seconds = seconds
+        self._every = every
+        self._random = Random(seed)
+        self._directory = tempfile.mkdtemp()
+        self.proxy: ProxyProcess
+        self.exchange_count = 0
+        self.trouble_count = 0
+        self.faults: list[str] = []
+        self.lines: list[str] = []
+
+    def run(self) -> None:
+        """Do all of it; afterwards ``faults`` tells what must not be, and ``lines`` sums up."""
+        began = time.monotonic()
+        try:
+            asyncio.run(self._run())
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self.lines.append(f"{time.monotonic() - began:.0f} s in all")
+
+    async def _run(self) -> None:
+        authority = Authority("soak")
+        self._write_certificates(authority)
+        pair = (self._path("cedar.pem"), self._path("cedar.key"))
+        fleet = Fleet(self._directory, dict.fromkeys(SEALED, pair))
+        self.proxy = ProxyProcess(self._directory, self._config())
+        try:
+            await asyncio.to_thread(self.proxy.wait_until_up)
+            (tls_port,) = re.findall(r"^  tls +https://[^/]*:(\d+)/", self.proxy.output, re.MULTILINE)
+            doors = Doors(self.proxy.port, int(tls_port), authority.pem)
+            await self._deploy(fleet)
+            await self._soak(fleet, doors)
+        finally:
+            await asyncio.to_thread(self.proxy.end)
+            await fleet.end()
+
+    async def _soak(self, fleet: Fleet, doors: Doors) -> None:
+        warm_up = Load(Random(f"{self.seed}/warm-up"), doors)
+        warm_up.start(PLAIN, SEALED)
+        await asyncio.sleep(0.5)
+        await warm_up.stop()
+        await self._empty(fleet)
+        descriptors, memory = self.proxy.descriptor_count(), self.proxy.resident_bytes()
+        await self._deploy(fleet)
+
+        load = Load(self._random, doors)
+        troubles = Troubles(self._random, fleet, self._admin)
+        load.start(PLAIN, SEALED)
+        started = time.process_time(), _cpu_seconds(self.proxy.pid), time.monotonic()
+        await troubles.run(PLAIN + SEALED, time.monotonic() + self.seconds, self._every)
+        await asyncio.sleep(RECOVERY_SECONDS)
+        await load.stop()
+        busy = _cpu_seconds(self.proxy.pid) - started[1]
+        took = time.monotonic() - started[2]
+        await self._check_idle()
+        await self._empty(fleet)
+        await self._check_descriptors(descriptors)
+        grown = self.proxy.resident_bytes() - memory
+        await asyncio.to_thread(self._stop_proxy)
+
+        verdict = Verdict(warm_up.exchanges + load.exchanges, fleet, self._backends_by_id(), RECOVERY_SECONDS)
+        self.faults += verdict.faults + troubles.mistakes
+        self._check_log()
+        if grown > 40e6:
+            self.faults.append(f"the proxy grew by {grown / 1e6:.0f} MB")
+        self.exchange_count = len(verdict.exchanges)
+        self.trouble_count = sum(troubles.counts.values())
+        self.lines += [f"seed {self.seed}, {took:.0f} s of load", *verdict.summary(), "trouble"]
+        self.lines += [f"  {kind:<24}{count:>7}" for kind, count in sorted(troubles.counts.items())]
+        self.lines += [
+            f"the proxy used {busy / took:.0%} of a core and grew by {grown / 1e6:.1f} MB",
+        ]
+
+    # -- before --------------------------------------------------------------
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
+    def _write_certificates(self, authority: Authority) -> None:
+        for name in PLAIN + SEALED:
+            chain, key = authority.issue([f"{name}.test"])
+            for ending, text in (("pem", chain), ("key", key)):
+                with open(self._path(f"{name}.{ending}"), "w") as file:
+                    file.write(text)
+
+    def _config(self) -> str:
+        apps = [
+            _APP.format(name=name, rest=f'certificate = {{ cert = "{name}.pem", key = "{name}.key" }}')
+            for name in PLAIN
+        ]
+        apps += [_APP.format(name=name, rest='tls = "passthrough"') for name in SEALED]
+        return _CONFIG.format(apps="".join(apps), quarantine=QUARANTINE_SECONDS)
+
+    async def _admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        return await asyncio.to_thread(self.proxy.admin, method, path, body)
+
+    async def _deploy(self, fleet: Fleet) -> None:
+        """Give each app its first backends."""
+        for app in PLAIN + SEALED:
+            members = await fleet.add(app, BACKENDS)
+            addresses = [each.address for each in members]
+            status, told = await self._admin("PUT", f"/api/v1/apps/{app}/backends", {"backends": addresses})
+            assert status == 200, told
+            for each in members:
+                each.serves_from = time.monotonic()
+            fleet.members[app] = members
+
+    # -- afterwards ----------------------------------------------------------
+
+    async def _empty(self, fleet: Fleet) -> None:
+        """Take every backend away, so that no connection is kept."""
+        for app in PLAIN + SEALED:
+            for each in fleet.members[app]:
+                each.serves_until = time.monotonic()
+            status, told = await self._admin(
+                "PUT", f"/api/v1/apps/{app}/backends?wait=drained", {"backends": []}
+            )
+            if status != 200:
+                self.faults.append(f"emptying {app} answered {status}: {told}")
+            for each in fleet.members[app]:
+                each.gone_from = time.monotonic()
+                await each.kill()
+        await asyncio.sleep(0.5)
+
+    async def _check_idle(self) -> None:
+        """Nothing is in flight when nobody asks."""
+        names = ("in_flight", "queued", "tunnels", "client_connections")
+
+        def busy() -> dict[str, int]:
+            status = self.proxy.admin("GET", "/api/v1/status")[1]
+            return {name: status[name] for name in names if status[name]}
+
+        try:
+            await asyncio.to_thread(wait_for, lambda: not busy(), "rest", 6.0)
+        except AssertionError:
+            self.faults.append(f"nobody asks, and the proxy still has {busy()}")
+
+    async def _check_descriptors(self, before: int) -> None:
+        def same() -> bool:
+            return abs(self.proxy.descriptor_count() - before) <= 5
+
+        try:
+            await asyncio.to_thread(wait_for, same, "descriptors", 6.0)
+        except AssertionError:
+            self.faults.append(
+                f"{self.proxy.descriptor_count()} descriptors are open; it were {before} before the load"
+            )
+
+    def _stop_proxy(self) -> None:
+        began = time.monotonic()
+        self.proxy.end()
+        if time.monotonic() - began > 5.0:
+            self.faults.append(f"an idle proxy took {time.monotonic() - began:.1f} s to stop")
+
+    def _check_log(self) -> None:
+        output = self.proxy.output
+        for sign in ("Traceback", "Unhandled", "internal-error"):
+            if sign in output:
+                at = output.index(sign)
+                self.faults.append(f"the log has {sign!r}: ...{output[max(0, at - 300) : at + 1500]}...")
+
+    def _backends_by_id(self) -> dict[str, str]:
+        """Who each request was given to last, by the request log."""
+        found = re.findall(r"^at=.* request_id=(\S+) .* backend=(\S+) ", self.proxy.output, re.MULTILINE)
+        return {request_id: backend.removeprefix("https://") for request_id, backend in found}
+
+
+def _cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
