@@ -141,6 +141,8 @@ def assemble(
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
+    gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)
+    gauges.add_descriptors(metrics, lambda: env.descriptors())
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, resolver_updates.states)
     gauges.add_certificates(metrics, certificates)

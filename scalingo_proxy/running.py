@@ -23,6 +23,7 @@ from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
+from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
@@ -79,6 +80,7 @@ class Proxy(MultiService):
 
     :ivar settings: as they are in effect.
     :ivar listeners: the doors.
+    :ivar gate: keeps clients waiting while descriptors are short.
     :ivar control: the operations on the topology.
     :ivar admin: the admin API's service.
     :ivar store_service: opens and closes the store.
@@ -93,8 +95,12 @@ class Proxy(MultiService):
         self.settings = settings
         self._parts = parts
         self._is_stopping = False
+        self.gate = AcceptGate(parts.reactor, parts.env.room_for_clients, parts.env.make_room)
         self.listeners = ListenersService(
-            parts.reactor, parts.make_doors(settings), drain_seconds=settings.timeouts.drain
+            parts.reactor,
+            parts.make_doors(settings),
+            drain_seconds=settings.timeouts.drain,
+            gate=self.gate,
         )
 
     def startService(self) -> None:

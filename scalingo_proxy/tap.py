@@ -92,7 +92,9 @@ def makeService(options: Options) -> MultiService:
             demo=bool(options["demo"]),
         )
 
-    return Program(reactor, _or_exit(lambda: assemble(reactor, read(), read)))
+    proxy: Proxy = _or_exit(lambda: assemble(reactor, read(), read))
+    _raise_descriptor_limit(proxy.settings.limits.client_connections)
+    return Program(reactor, proxy)
 
 
 class Program(MultiService):
@@ -140,6 +142,25 @@ class Program(MultiService):
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # it stops already
             self._reactor.stop()
+
+
+def _raise_descriptor_limit(clients: int) -> None:
+    """Let so many clients in, as far as the system allows it; tell when that is not far enough."""
+    from twisted.logger import Logger
+
+    from scalingo_proxy.transports.descriptors import Descriptors, limit_for, raise_limit
+
+    needed = limit_for(clients)
+    limit = raise_limit(needed)
+    if limit < needed:
+        Logger().warn(
+            "this process may open {limit} descriptors, enough for about {room} clients at once; "
+            "client_connections = {clients} needs {needed} (ulimit -n, LimitNOFILE=)",
+            limit=limit,
+            room=Descriptors(limit, 32).room_for_clients(0),
+            clients=clients,
+            needed=needed,
+        )
 
 
 def _exit_now(number: int, frame: object) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
-from scalingo_proxy.protocols.backend_connector import Connect
+from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.raw_backend import RawBackend, TunnelOwner
@@ -36,13 +36,15 @@ CLOSING_SECONDS = 30.0
 class BackendConnections:
     """All connections of one proxy to its backends.
 
-    :param connect: makes one; see :data:`~scalingo_proxy.protocols.backend_connector.Connect`.
+    :param attempts: makes them.
     :param deadlines: where idle connections wait for their end.
     :param seconds: the monotonic clock.
     """
 
-    def __init__(self, connect: Connect, deadlines: Deadlines, seconds: Callable[[], float]) -> None:
-        self._connect = connect
+    def __init__(
+        self, attempts: ConnectionAttempts, deadlines: Deadlines, seconds: Callable[[], float]
+    ) -> None:
+        self.attempts = attempts
         self._deadlines = deadlines
         self._seconds = seconds
         self._idle: dict[Any, list[HTTPBackend]] = {}
@@ -54,6 +56,11 @@ class BackendConnections:
     def open_count(self) -> int:
         """How many connections are established."""
         return len(self._open) + self._open_raw
+
+    @property
+    def busy_count(self) -> int:
+        """How many are used by an exchange or a tunnel, or are being made for one."""
+        return self.open_count - self.idle_count + len(self.attempts)
 
     @property
     def idle_count(self) -> int:
@@ -95,16 +102,17 @@ class BackendConnections:
         :return: a function that abandons the attempt.
         """
         protocol = HTTPBackend(self, member, exchange, preface)
-        return self._connect(member.backend, protocol, timeout, failed)
+        return self.attempts.begin(member.backend, protocol, timeout, failed)
 
     def connect_raw(
         self, member: Any, owner: TunnelOwner, timeout: float, failed: Callable[[Failure], None]
     ) -> Callable[[], None]:
         """Begin a new connection that will be a tunnel; never kept, but counted."""
-        return self._connect(member.backend, RawBackend(self, owner), timeout, failed)
+        return self.attempts.begin(member.backend, RawBackend(self, owner), timeout, failed)
 
-    def raw_connected(self) -> None:
+    def raw_connected(self, backend: RawBackend) -> None:
         """A connection for a tunnel was established."""
+        self.attempts.over(backend)
         self._open_raw += 1
 
     def raw_connection_lost(self) -> None:
@@ -113,6 +121,7 @@ class BackendConnections:
 
     def connected(self, backend: HTTPBackend) -> None:
         """A connection was established."""
+        self.attempts.over(backend)
         self._open.add(backend)
 
     def give_back(self, backend: HTTPBackend) -> None:
@@ -143,6 +152,13 @@ class BackendConnections:
         """Close what waits for *member*: it gets no further request."""
         for backend in self._idle.pop(member, ()):
             self._close(backend)
+
+    def close_some_idle(self, count: int) -> None:
+        """Close up to *count* of those that wait, each member's oldest first."""
+        while oldest := [idle[0] for idle in self._idle.values() if idle][:count]:
+            for backend in oldest:
+                self.discard(backend)
+            count -= len(oldest)
 
     def open(self) -> None:
         """Keep connections from now on."""

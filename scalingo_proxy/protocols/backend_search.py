@@ -19,6 +19,7 @@ from scalingo_proxy.errors import (
     ConnectFailed,
     DrainTimeout,
     ProxyError,
+    QueueTimeout,
     ResolverUnavailable,
 )
 from scalingo_proxy.model import App, Limits, Outcome, Record, Route, RouteQuery, Timeouts
@@ -312,6 +313,9 @@ class BackendSearch(SearchNotes):
         self._abandon_connect = None
         self._note_connect_time()
         error = reason.value
+        if isinstance(error, QueueTimeout):
+            self.fail(error)  # it never came to asking the backend, which is not to blame
+            return
         self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
         try:
             self._try_another(Outcome.CONNECT_FAILED, connect_failure(error))

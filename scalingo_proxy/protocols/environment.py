@@ -18,6 +18,7 @@ from scalingo_proxy.protocols.hangups import Hangups
 from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.transports.descriptors import Descriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.request_id import RequestIds
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["Environment", "SilentObserver"]
 
 _log = Logger()
+
+#: Room for so many clients need not be known exactly.
+_PLENTY = 200
+
+#: Idle connections to backends that are closed at once when descriptors run short.
+_GIVEN_UP_AT_ONCE = 16
 
 
 @runtime_checkable
@@ -87,6 +94,10 @@ class Environment:
         self.wall_clock = wall_clock
         #: What tunnels are spliced through.
         self.pipes = Pipes()
+        self.pipes.has_room = lambda: self.descriptors().has_room_for_pipe(self._owed())
+        connections.attempts.has_room = lambda: self.descriptors().has_room_for_backend()
+        #: Tells how many descriptors the process has and may have.
+        self.descriptors: Callable[[], Descriptors] = lambda: read_descriptors(self._descriptor_count)
         #: Clients connected through all factories that share this.
         self.client_connections = 0
         #: Spreads what is done to many clients.
@@ -95,6 +106,29 @@ class Environment:
         self.drains = Drains(reactor, self.under_way, self.pace)
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}
+
+    # -- descriptors ---------------------------------------------------------
+
+    def room_for_clients(self) -> int:
+        """How many further clients the process has descriptors for, with a backend connection for each."""
+        descriptors = self.descriptors()
+        room = descriptors.room_for_clients(self.client_connections)
+        # Most of the time there is enough without a closer look.
+        return room if room >= _PLENTY else descriptors.room_for_clients(self._owed())
+
+    def make_room(self) -> None:
+        """Give up some of what is only kept in case it is needed again."""
+        self.connections.close_some_idle(_GIVEN_UP_AT_ONCE)
+        self.pipes.shed()
+
+    def _owed(self) -> int:
+        """How many of the clients who are here may still need a connection to a backend."""
+        return max(0, self.client_connections - self.connections.busy_count)
+
+    def _descriptor_count(self) -> int:
+        return self.client_connections + self.connections.open_count + len(self.connections.attempts)
+
+    # -- the observer, and who uses this ---------------------------------------
 
     def finished(self, record: Record) -> None:
         """Tell the observer of *record*; one that fails takes nothing with it."""

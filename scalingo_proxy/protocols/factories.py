@@ -12,6 +12,7 @@ from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import Limits, Record, Timeouts, TopologyChange
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
+from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
@@ -49,7 +50,8 @@ def make_environment(
     deadlines = Deadlines(reactor)
     if pools is None:
         pools = Pools(timeouts, limits, random_source or random.Random(), clock=reactor.seconds)
-    connections = BackendConnections(connect or BackendConnector(reactor), deadlines, reactor.seconds)
+    attempts = ConnectionAttempts(connect or BackendConnector(reactor), reactor)
+    connections = BackendConnections(attempts, deadlines, reactor.seconds)
     shared_pools = pools
 
     def pool_changed(pool: Any, member: Any, event: str) -> None:

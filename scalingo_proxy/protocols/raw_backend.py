@@ -64,7 +64,7 @@ class RawBackend(Protocol):
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self._connections.raw_connected()
+        self._connections.raw_connected(self)
         if self._owner is not None:
             self._owner.backend_connected(self)
 

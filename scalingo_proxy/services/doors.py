@@ -5,6 +5,7 @@ Opening and choosing doors is :mod:`scalingo_proxy.services.listeners`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scalingo_proxy.model import join_host_port
+from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 
 __all__ = ["Door", "Listener", "OpenPort"]
@@ -76,12 +78,18 @@ class Door:
     Thereby a reload can give an open port to another factory without closing it.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, gate: AcceptGate | None = None) -> None:
         self.listener = listener
         self.port: IListeningPort | None = None
+        self._gate = gate
+        self._leave_gate: Callable[[], None] | None = None
+        #: How many clients came in.
+        self._accepted = 0
 
     def opened(self, port: IListeningPort) -> None:
         self.port = port
+        if self._gate is not None:
+            self._leave_gate = self._gate.guard(port, lambda: self._accepted)
         self.listener.factory.doStart()
 
     def hand_over(self, listener: Listener) -> None:
@@ -94,6 +102,9 @@ class Door:
     def close(self) -> Deferred[None]:
         """Stop accepting at once; fires when the port is closed."""
         assert self.port is not None
+        leave, self._leave_gate = self._leave_gate, None
+        if leave is not None:
+            leave()
         closing: Deferred[Any] = maybeDeferred(self.port.stopListening)
 
         def closed(result: Failure | None) -> None:
@@ -108,6 +119,7 @@ class Door:
     # -- called by Twisted ---------------------------------------------------
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        self._accepted += 1
         return self.listener.factory.buildProtocol(addr)
 
     def doStart(self) -> None:

@@ -16,12 +16,15 @@ from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.services.exposition import Family, escape_label
 from scalingo_proxy.services.metrics import OTHER_APPS, Metrics
 from scalingo_proxy.services.resolver_updates import SourceState
+from scalingo_proxy.transports.descriptors import Descriptors
 
 __all__ = [
+    "add_accepting",
     "add_acme_orders",
     "add_build_info",
     "add_certificates",
     "add_denied",
+    "add_descriptors",
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
@@ -82,6 +85,30 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
         ),
         lambda: _backends_up(metrics, pools),
     )
+
+
+def add_accepting(metrics: Metrics, is_paused: Callable[[], bool], pauses: Callable[[], int]) -> None:
+    """Whether new clients wait because descriptors are short, and how often that came about."""
+    paused = Family(
+        "scalingo_proxy_accepts_paused",
+        "gauge",
+        "Whether new clients wait in the system's queue because descriptors are short (1).",
+    )
+    total = Family(
+        "scalingo_proxy_accept_pauses_total",
+        "counter",
+        "How often accepting was paused because descriptors were short.",
+    )
+    metrics.add(paused, lambda: [((), is_paused())])
+    metrics.add(total, lambda: [((), pauses())])
+
+
+def add_descriptors(metrics: Metrics, read: Callable[[], Descriptors]) -> None:
+    """How many descriptors the process has open, and how many it may have."""
+    in_use = Family("scalingo_proxy_open_descriptors", "gauge", "Descriptors that the process has open.")
+    limit = Family("scalingo_proxy_max_descriptors", "gauge", "Descriptors that the process may have open.")
+    metrics.add(in_use, lambda: [((), read().used)])
+    metrics.add(limit, lambda: [((), read().limit)])
 
 
 def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:

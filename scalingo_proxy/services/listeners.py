@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.resolvers.strict_tables import shown
+from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.doors import Door, Listener, OpenPort
 from scalingo_proxy.services.endpoint_strings import BACKLOG
 from scalingo_proxy.services.listen_errors import LISTEN_ERRORS, explain_listen_error
@@ -63,6 +64,7 @@ class ListenersService(Service):
     :param listeners: the doors.
     :param drain_seconds: how long connections may take to finish at the stop.
     :param open_port: how a port is opened, for transports of one's own.
+    :param gate: keeps clients waiting while there is no room for more.
     :ivar drain_seconds: may be changed while running.
     """
 
@@ -73,7 +75,9 @@ class ListenersService(Service):
         *,
         drain_seconds: float = 30.0,
         open_port: OpenPortFunction = _open_port,
+        gate: AcceptGate | None = None,
     ) -> None:
+        self._gate = gate
         self.drain_seconds = drain_seconds
         self._reactor = reactor
         self._wanted = tuple(listeners)
@@ -191,7 +195,7 @@ class ListenersService(Service):
         return doors
 
     async def _open_one(self, listener: Listener) -> Door:
-        door = Door(listener)
+        door = Door(listener, self._gate)
         endpoint = listener.endpoint
         try:
             port = await self._open_port(self._reactor, endpoint.description, door)

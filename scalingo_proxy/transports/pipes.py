@@ -8,6 +8,7 @@ open.  What moves through them is not known here.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 try:
     from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
@@ -53,7 +54,10 @@ class Pipe:
 
 
 class Pipes:
-    """Gives pipes out and takes them back."""
+    """Gives pipes out and takes them back.
+
+    :ivar has_room: whether the descriptors of a further pipe can be spared.
+    """
 
     def __init__(self) -> None:
         self._empty: list[Pipe] = []
@@ -62,6 +66,7 @@ class Pipes:
         self._is_closed = False
         #: Whether splicing works here, as far as is known.
         self.are_of_use = hasattr(os, "splice") and fcntl is not None
+        self.has_room: Callable[[], bool] = _always
 
     @property
     def given_count(self) -> int:
@@ -78,7 +83,7 @@ class Pipes:
         if self._empty:
             self._given += 1
             return self._empty.pop()
-        pipe = self._open() if self.are_of_use else None
+        pipe = self._open() if self.are_of_use and self.has_room() else None
         if pipe is not None:
             self._given += 1
         return pipe
@@ -103,6 +108,10 @@ class Pipes:
     def close(self) -> None:
         """Keep none: close those that are empty now, and each other one when it comes back."""
         self._is_closed = True
+        self.shed()
+
+    def shed(self) -> None:
+        """Close those that are empty; further ones are opened when they are needed."""
         while self._empty:
             self._throw_away(self._empty.pop())
 
@@ -128,3 +137,7 @@ class Pipes:
         if pipe.capacity >= _LARGE_BYTES:
             self._large -= 1
         pipe.close()
+
+
+def _always() -> bool:
+    return True

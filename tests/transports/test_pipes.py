@@ -33,6 +33,17 @@ class PipesTests(SynchronousTestCase):
                 return False
         return True
 
+    def test_shortage(self) -> None:
+        """While descriptors are short none is opened, and those that are empty can be given up."""
+        pipe, kept = self.take(), self.take()
+        self.pipes.give_back(kept)
+        self.pipes.shed()
+        self.assertEqual([self.is_open(each) for each in (pipe, kept)], [True, False])
+        self.pipes.has_room = lambda: False
+        self.assertIsNone(self.pipes.take())
+        self.pipes.give_back(pipe)
+        self.assertIs(self.take(), pipe)
+
     def test_same_again(self) -> None:
         """An empty pipe that came back is the next one given out."""
         pipe = self.take()
