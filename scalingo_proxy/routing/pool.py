@@ -137,7 +137,7 @@ class Pool:
         :raises QueueFull: and whatever :meth:`lease` raises.
         """
         lease = self.lease(tried)
-        if lease is None and self.queue.length >= self._queue_bound():
+        if lease is None and self.queue.length >= self._queue_bound(now):
             raise QueueFull()
         ticket = self.queue.add(now, granted, refused, tried)
         if lease is not None:
@@ -279,8 +279,8 @@ class Pool:
             return NoBackend()
         return None
 
-    def _queue_bound(self) -> int:
-        if self.queue.is_held:
+    def _queue_bound(self, now: float) -> int:
+        if self.queue.is_held or self.queue.is_behind(now):
             return self.limits.client_connections
         return self.limits.queue_per_backend * len(self._roster.members)
 
@@ -307,7 +307,7 @@ class Pool:
 
     def _become(self, app: App, now: float) -> Drain:
         self._is_open = False
-        self.queue.is_held = app.state is AppState.PAUSED
+        self.queue.hold(app.state is AppState.PAUSED, now + self.timeouts.queue)
         is_other_balancer = app.balancer != self.app.balancer
         self.app = app
         changed, drain = self._roster.replace(app.backends, self.limits.in_flight_per_backend, now)

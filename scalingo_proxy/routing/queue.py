@@ -6,6 +6,7 @@ decision.  It reads no clock; whoever waits keeps the deadline and cancels.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ class Queue:
     :ivar is_held: whether nobody is served because the app is paused.
     """
 
-    __slots__ = ("_lines", "_number", "is_held", "length")
+    __slots__ = ("_behind_until", "_lines", "_number", "is_held", "length")
 
     def __init__(self) -> None:
         # An OrderedDict and not a dict: finding the first key of a dict walks
@@ -99,6 +100,28 @@ class Queue:
         self._number = 0
         self.length = 0
         self.is_held = False
+        self._behind_until = -math.inf
+
+    def hold(self, is_held: bool, behind_until: float) -> None:
+        """Serve nobody, or serve again.
+
+        :param behind_until: until when at most those who waited may stand in
+            the way of others.
+        """
+        if self.is_held and not is_held:
+            self._behind_until = behind_until
+        self.is_held = is_held
+
+    def is_behind(self, now: float) -> bool:
+        """Whether it is as long as it is because nobody was served for a while.
+
+        So it is until nobody waits: who came meanwhile waits behind those who
+        waited before.  To be asked each time somebody comes.
+        """
+        if now < self._behind_until and self.length:
+            return True
+        self._behind_until = -math.inf
+        return False
 
     def add(
         self,

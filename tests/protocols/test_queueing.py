@@ -178,6 +178,61 @@ class StateTests(WorldTestCase):
         world.settle()
         self.assertEqual([client.response.body for client in clients], [b"%d" % n for n in range(70)])
 
+    @each_world(timeouts=Timeouts(queue=30.0), limits=Limits(in_flight_per_backend=5, queue_per_backend=5))
+    def test_stop_then_start_under_pause(self, world: World) -> None:
+        """A deploy that stops the old backend before the new one starts costs no request anything."""
+        app = hello(world, replies.delayed(0.02, replies.fixed(b"old")))
+        clients = []
+
+        def ask(seconds: float) -> None:
+            for _ in range(int(seconds * 100)):
+                clients.append(world.client().send(get(b"/%d" % len(clients))))
+                world.advance(0.01)
+
+        ask(1)
+        world.change("hello", state="paused")
+        ask(0.5)
+        app.backend.crash()
+        ask(3)
+        fresh = world.backend("fresh").answer(replies.delayed(0.02, replies.fixed(b"new")))
+        world.change("hello", backends=[fresh])
+        ask(0.5)
+        world.change("hello", state="running")
+        ask(3)
+        world.advance(10)
+        self.assertEqual({tuple(client.statuses) for client in clients}, {(200,)})
+        targets = [int(request.target[1:]) for request in fresh.requests]
+        self.assertEqual(len(targets), len(set(targets)))
+        # In order, but for those that are on their way at the same time.
+        late = [abs(target - 100 - place) for place, target in enumerate(targets)]
+        self.assertLess(max(late), 10)
+
+    @each_world()
+    def test_uploads_are_not_collected(self, world: World) -> None:
+        """The body for a paused app stays with its client, but for what fits into buffers."""
+        app = hello(world, replies.echo(), state="paused")
+        client = world.client().send(post(b"x" * 5_000_000))
+        world.advance(5)
+        taken = 5_000_000 - len(client.transport.dataBuffer) - client.transport._tempDataLen
+        self.assertLess(taken, 400_000)
+        world.change("hello", state="running")
+        world.advance(5)
+        self.assertEqual(len(client.response.body), 5_000_000)
+        self.assertEqual(app.requests, 1)
+
+    @each_world()
+    def test_websockets_wait(self, world: World) -> None:
+        """An upgrade waits as any request does."""
+        hello(world, replies.upgrade_echo(greeting=b"hi"), state="paused")
+        asked = (b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
+        key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        client = world.client().send(get(b"/", b"hello.test", *asked, key))
+        world.advance(5)
+        self.assertEqual(client.received, b"")
+        world.change("hello", state="running")
+        world.settle()
+        self.assertEqual((client.statuses, client.tunnelled), ([101], b"hi"))
+
     @each_world(timeouts=Timeouts(queue=30.0))
     def test_pause_timeout(self, world: World) -> None:
         """Who waits too long for a paused app gets 504."""

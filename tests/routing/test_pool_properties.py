@@ -131,7 +131,9 @@ class PoolMachine(RuleBasedStateMachine):
         waiter = Waiter(tried, script)
         is_paused = self.app.state is AppState.PAUSED
         limits = self.pool.limits
-        bound = limits.client_connections if is_paused else limits.queue_per_backend * len(self.pool.members)
+        bound = limits.queue_per_backend * len(self.pool.members)
+        if is_paused or self.pool.queue.is_behind(self.now):
+            bound = limits.client_connections
         is_full = len(self.waiting) >= bound
         try:
             waiter.ticket = self.pool.enqueue(

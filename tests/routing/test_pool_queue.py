@@ -204,6 +204,23 @@ class BoundTests(QueueTestCase):
             self.wait(name)
         self.assertRaises(QueueFull, self.wait, "e")
 
+    def test_after_a_pause(self) -> None:
+        """What a pause has collected fills no queue: who comes behind it waits, until it is gone."""
+        self.use(ONE, queue_per_backend=1, state="paused")
+        for name in "abc":
+            self.wait(name)
+        self.change(state=AppState.RUNNING)
+        self.assertEqual([("a", ONE)], self.ends)
+        for name in "de":
+            self.wait(name)
+        self.assertRaises(QueueFull, self.wait, "f")  # there is a bound all the same
+        for name in "abcd":
+            self.release(self.leases[name])
+        self.assertEqual([(name, ONE) for name in "abcde"], self.ends)
+        self.assertEqual(0, self.pool.queued)
+        self.wait("g")
+        self.assertRaises(QueueFull, self.wait, "h")
+
     def test_refused_like_a_lease(self) -> None:
         """Waiting for what cannot come is refused at once."""
         pool = self.use(ONE)

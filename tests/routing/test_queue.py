@@ -62,8 +62,29 @@ class QueueTests(SynchronousTestCase):
         """The error says whether the app was paused or its members were busy."""
         ticket = self.add()
         self.assertIsInstance(ticket.expired_error(), QueueTimeout)
-        self.queue.is_held = True
+        self.queue.hold(True, 0.0)
         self.assertIsInstance(ticket.expired_error(), PauseTimeout)
+
+    def test_behind_after_a_pause(self) -> None:
+        """It is until nobody waits any more, or the time is over."""
+        for lasts in (True, False):
+            self.queue.hold(True, 0.0)
+            tickets = [self.add() for _ in range(5)]
+            self.assertFalse(self.queue.is_behind(1.0))
+            self.queue.hold(False, 30.0)
+            self.assertTrue(self.queue.is_behind(29.0))
+            if lasts:
+                self.assertFalse(self.queue.is_behind(30.0))
+            else:
+                for ticket in tickets[:4]:
+                    ticket.cancel()
+                self.assertTrue(self.queue.is_behind(29.0))
+                tickets[4].cancel()
+                self.assertFalse(self.queue.is_behind(29.0))
+            tickets += [self.add() for _ in range(5)]
+            self.assertFalse(self.queue.is_behind(29.0))
+            for ticket in tickets:
+                ticket.cancel()
 
     def test_remembers_since_when(self) -> None:
         """A ticket knows when its wait began."""
