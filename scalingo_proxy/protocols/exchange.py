@@ -54,6 +54,14 @@ class Exchange(ExchangeEnding):
         """Whether it can be the client's reading that goes on while nothing else does."""
         return self.response_begun and not self.is_leaving
 
+    @property
+    def error_fields(self) -> Fields:
+        """What an error of ours says besides, as soon as the app is known."""
+        pool = self._pool
+        if pool is None or not pool.app.force_https or self._identity.client_scheme(self._head) != "https":
+            return []
+        return [(b"Strict-Transport-Security", HSTS)]
+
     def start(self) -> None:
         policies = self._env.policies
         if policies.access:

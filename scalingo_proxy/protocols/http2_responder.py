@@ -6,6 +6,7 @@ and what becomes of the stream, is the business of others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
@@ -121,10 +122,18 @@ class HTTP2Responder(Timed):
         """Answer with an error of ours; nothing was sent before."""
         head, exchange = self._head, self._exchange
         assert head is not None and exchange is not None
-        self._answer(error, exchange.record, wants_json(head.fields), head.method != b"HEAD")
+        with_body, more = head.method != b"HEAD", exchange.error_fields
+        self._answer(error, exchange.record, wants_json(head.fields), with_body, more)
 
-    def _answer(self, error: ProxyError, record: Record, as_json: bool, with_body: bool) -> None:
-        answer = ErrorAnswer(error, record.request_id, as_json)
+    def _answer(
+        self,
+        error: ProxyError,
+        record: Record,
+        as_json: bool,
+        with_body: bool,
+        more: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        answer = ErrorAnswer(error, record.request_id, as_json, more)
         body = answer.body if with_body else b""
         record.bytes_out = len(body)
         self._send_head(answer.status, answer.fields)

@@ -105,7 +105,8 @@ class HTTPResponder(Protocol, Timed):
         assert request is not None and exchange is not None
         cycle.keep_alive = request.keep_alive and cycle.request is Side.DONE and not self._is_last()
         cycle.on_response(Event.WHOLE)
-        answer = ErrorAnswer(error, exchange.record.request_id, wants_json(request.fields))
+        as_json = wants_json(request.fields)
+        answer = ErrorAnswer(error, exchange.record.request_id, as_json, exchange.error_fields)
         with_body = request.method != b"HEAD"
         if with_body:
             exchange.record.bytes_out = len(answer.body)

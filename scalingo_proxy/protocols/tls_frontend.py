@@ -85,6 +85,8 @@ class TLSFrontend(Protocol, Timed):
         #: Who has the connection once it is handed over: a tunnel, or a TLS engine.
         self._owner: Any = None
         self._is_accounted = False
+        #: Whether the client has said all it will say.
+        self._has_ended = False
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -111,6 +113,8 @@ class TLSFrontend(Protocol, Timed):
     def readConnectionLost(self) -> None:
         if IHalfCloseableProtocol.providedBy(self._owner):
             self._owner.readConnectionLost()
+        elif self._doing is _Doing.RESOLVING:
+            self._has_ended = True  # a tunnel can go on with that
         else:
             self._end(ClientClosed())
             self.transport.loseConnection()
@@ -237,7 +241,8 @@ class TLSFrontend(Protocol, Timed):
         """
         self._owner = owner
         self._doing = _Doing.HANDED_OVER
-        self.transport.resumeProducing()
+        if not self._has_ended:
+            self.transport.resumeProducing()
         if getattr(self.transport, "protocol", None) is self:
             self.transport.protocol = owner
 
@@ -253,10 +258,16 @@ class TLSFrontend(Protocol, Timed):
             self._env, self, self.transport, self.received, self.hello, self.record, over=self.closed
         )
         self.hand_over(tunnel)
+        if self._has_ended:
+            tunnel.readConnectionLost()
         tunnel.start_routed(route)
 
     def _terminate(self, route: Route) -> None:
         hello, env = self.hello, self._env
+        if self._has_ended:  # in the middle of its handshake: it has left
+            self._end(ClientClosed())
+            self.transport.loseConnection()
+            return
         if hello.newest_version < TLS_1_2:
             self.refuse(
                 BadRequest("the client speaks no version of TLS that is served"), Alert.PROTOCOL_VERSION

@@ -37,7 +37,7 @@ from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
 from scalingo_proxy.routing.members import Member
-from scalingo_proxy.routing.pool import Lease
+from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.wire.client_hello import ClientHello
 from scalingo_proxy.wire.tls_alert import Alert
 
@@ -138,6 +138,17 @@ class Passthrough(BackendSearch):
         except Exception:
             self.broke()
 
+    def _wait_in_queue(self, pool: Pool) -> None:
+        super()._wait_in_queue(pool)
+        if self._client_ended and self.phase is Phase.QUEUED:
+            self._wait_no_longer_than_to_connect()
+
+    def _wait_no_longer_than_to_connect(self) -> None:
+        """Bound the place in the queue of a client that will most likely never read an answer."""
+        until = self._env.seconds() + self._timeouts.connect
+        if self._timed.deadline > until:
+            self._env.deadlines.set(self._timed, until)
+
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)
         self._connect()
@@ -166,8 +177,11 @@ class Passthrough(BackendSearch):
         )
         backend.join(relay.backend)
         held, self._ahead = bytes(self._ahead), bytearray()
-        self.transport.resumeProducing()
+        if not self._client_ended:
+            self.transport.resumeProducing()
         relay.client.data_received(held)
+        if self._client_ended:
+            relay.client.read_closed()
 
     def _proxy_header(self, version: str) -> bytes:
         hello, transport = self._hello, self.transport
@@ -220,13 +234,14 @@ class Passthrough(BackendSearch):
                 self.transport.pauseProducing()
 
     def readConnectionLost(self) -> None:
+        """The client has said all it will say; whether it still listens shows when it is written to."""
         self._client_ended = True
         if self._relay is not None:
             self._relay.client.read_closed()
-        else:
-            # It has said all it will say, in the middle of its handshake: it has left.
-            self.client_left()
+        elif self.phase is Phase.OVER:
             self.transport.loseConnection()
+        elif self.phase is Phase.QUEUED:
+            self._wait_no_longer_than_to_connect()
 
     def writeConnectionLost(self) -> None:
         if self._relay is not None:
@@ -260,7 +275,10 @@ class Passthrough(BackendSearch):
             self._leave_further(relay)
         elif phase is Phase.QUEUED:
             assert self._ticket is not None
-            self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
+            if self._client_ended:
+                self.client_left()
+            else:
+                self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
         elif phase is Phase.OVER:
             self.transport.abortConnection()
         elif relay is None:
@@ -326,7 +344,7 @@ class Passthrough(BackendSearch):
             return
         if relay is not None:
             relay.backend.abort()
-        if not self._client_ended:
+        if not self._lost:
             self._refuse(error)
 
     def _refuse(self, error: ProxyError) -> None:
@@ -334,10 +352,12 @@ class Passthrough(BackendSearch):
         env, transport = self._env, self.transport
         self._ahead.clear()
         transport.unregisterProducer()
-        transport.resumeProducing()  # whoever does not read does not learn that the client has gone
-        transport.write(self._hello.refusal(alert_for(error)))
-        if hasattr(transport, "loseWriteConnection"):
-            env.deadlines.set(self._timed, env.seconds() + _LINGER_SECONDS)
+        if not self._client_ended:
+            transport.resumeProducing()  # whoever does not read does not learn that the client has gone
+        if not isinstance(error, ClientClosed):
+            transport.write(self._hello.refusal(alert_for(error)))
+        env.deadlines.set(self._timed, env.seconds() + _LINGER_SECONDS)
+        if hasattr(transport, "loseWriteConnection") and not self._client_ended:
             transport.loseWriteConnection()
         else:
             transport.loseConnection()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from scalingo_proxy.errors import ProxyError
@@ -48,6 +49,7 @@ def wants_json(fields: Fields) -> bool:
 class ErrorAnswer:
     """One error as a client reads it, whatever protocol it speaks.
 
+    :param more: further header fields.
     :ivar status: the HTTP status.
     :ivar reason: the reason phrase.
     :ivar fields: the header fields, the length of the body included.
@@ -56,7 +58,9 @@ class ErrorAnswer:
 
     __slots__ = ("body", "fields", "reason", "status")
 
-    def __init__(self, error: ProxyError, request_id: str, as_json: bool) -> None:
+    def __init__(
+        self, error: ProxyError, request_id: str, as_json: bool, more: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         self.status = error.status
         self.reason = _REASONS[error.status].encode()
         if as_json:
@@ -80,6 +84,7 @@ class ErrorAnswer:
             (b"X-Scalingo-Error", f"{error.code}; {error.detail}".encode()),
             (b"X-Request-ID", request_id.encode()),
         ]
+        self.fields += more
         if error.retry_after:
             self.fields.append((b"Retry-After", b"%d" % math.ceil(error.retry_after)))
 

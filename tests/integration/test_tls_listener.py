@@ -12,7 +12,14 @@ import tempfile
 import time
 
 from scalingo_proxy.protocols.tls_authority import Authority
-from tests.integration.programs import IntegrationTestCase, ProxyProcess, curl, needs_program, wait_for
+from tests.integration.programs import (
+    IntegrationTestCase,
+    ProxyProcess,
+    curl,
+    free_port,
+    needs_program,
+    wait_for,
+)
 from tests.integration.servers import SocketServer, read_head
 from tests.integration.test_many_connections import answer_ok
 
@@ -115,6 +122,16 @@ class TLSListenerTests(IntegrationTestCase):
         self.assertNotIn("Strict-Transport-Security", plain)
         wait_for(lambda: len(proxy.request_log()) == 2, "the log")
         self.assertRegex(proxy.request_log()[0], r" protocol=http/1.1 tls=TLSv1.3$")
+
+    def test_errors_of_ours_say_hsts(self) -> None:
+        """A page of the router's for an app that forces HTTPS, over both versions of HTTP; never in clear."""
+        proxy = self.start(self.tls_app("hello", f"127.0.0.1:{free_port()}", "force_https = true\n"))
+        for option in ("--http1.1", "--http2"):
+            answer = self.curl("hello.test", option, "--include").lower()
+            self.assertIn("x-scalingo-error: connect-failed", answer)
+            self.assertIn("strict-transport-security: max-age=31536000\r\n", answer)
+        plain = curl("--include", "--header", "Host: nobody.test", f"http://127.0.0.1:{proxy.port}/")
+        self.assertNotIn("strict-transport-security", plain.lower())
 
     def test_misdirected(self) -> None:
         """A host beyond the certificate of the connection is 421; one within is served."""

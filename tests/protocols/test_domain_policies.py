@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scalingo_proxy.model import Limits
 from tests.protocols.worlds import WorldTestCase, get, post
 
 
@@ -31,6 +32,25 @@ class DomainPolicyTests(WorldTestCase):
         self.assertEqual(response.status, 200)
         self.assertEqual(response.get_all(b"Strict-Transport-Security"), [b"max-age=31536000"])
         self.assertEqual(app.requests, 1)
+
+    def test_errors_of_ours(self) -> None:
+        """They say HSTS as answers do, as soon as the app is known, and never in clear."""
+        world = self.world(trusted_proxies=["127.0.0.1"], limits=Limits(body_bytes=10))
+        world.app("hello", ["hello.test"], backends=[], force_https=True)
+        world.app("denied", ["denied.test"], force_https=True, access={"deny": ("127.0.0.1/32",)})
+        world.app("lax", ["lax.test"], backends=[])
+        secure = b"X-Forwarded-Proto: https"
+        for request, status, told in (
+            (get(b"/", b"hello.test", secure), 503, [b"max-age=31536000"]),
+            (post(bytes(11), secure), 413, [b"max-age=31536000"]),
+            (get(b"/", b"denied.test", secure), 403, [b"max-age=31536000"]),
+            (get(b"/", b"denied.test"), 403, []),
+            (get(b"/", b"lax.test", secure), 503, []),
+            (get(b"/", b"nobody.test", secure), 404, []),
+        ):
+            response = world.request(request)
+            self.assertEqual(response.status, status)
+            self.assertEqual(response.get_all(b"Strict-Transport-Security"), told, request)
 
     def test_canonical(self) -> None:
         """Other domains of the app are sent to the canonical one."""

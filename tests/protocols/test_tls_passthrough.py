@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from twisted.internet.task import deferLater
+
 from scalingo_proxy.model import Limits, Timeouts
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.testing.connecting import Reach
+from scalingo_proxy.testing.world import World
 from scalingo_proxy.wire.proxy_header import ProxyHeaderReader
 from tests.protocols.passthrough_worlds import PassthroughTestCase, RawServer, alert_of, hello
 from tests.wire import hello_builder
@@ -89,6 +94,42 @@ class TunnelTests(PassthroughTestCase):
             world.settle()
             self.assertEqual(world.observer.record.code, "-")
             self.assertEqual(client.received, b"hi and bye" if first_is_client else b"hi")
+
+    def answer_later(self, world: World, seconds: float) -> None:
+        """Have the resolver take so long."""
+        env, resolve = world.factory.env, world.resolver.resolve
+        late = SimpleNamespace(resolve=lambda query: deferLater(env.reactor, seconds, resolve, query))
+        self.patch(env, "resolver", late)
+
+    def test_end_right_behind_the_hello(self) -> None:
+        """While the app is looked up, or its backend connected: both go there, the answer comes back."""
+        for late in (0.0, 2.0):
+            for latency in (0.0, 0.2):
+                world = self.world(latency=latency)
+                (server,) = self.serve(world, greeting=b"answer")
+                if late:
+                    self.answer_later(world, late)
+                client = world.client(closes_at_end=False).send(hello())
+                client.half_close()
+                world.advance(5)
+                self.assertEqual(server.connection.received, hello())
+                self.assertIn("readConnectionLost", server.connection.events)
+                self.assertEqual(client.received, b"answer")
+                self.assertTrue(client.saw_end)
+                record = world.observer.record
+                self.assertEqual((record.code, record.bytes_in, record.bytes_out), ("-", len(hello()), 6))
+                self.assertEqual(world.factory.env.client_connections, 0)
+
+    def test_end_right_behind_the_hello_in_vain(self) -> None:
+        """A client that ended and still listens is told why there is no backend, and is closed."""
+        world = self.world()
+        (server,) = self.serve(world)
+        server.stop()
+        client = world.client(closes_at_end=False).send(hello())
+        client.half_close()
+        world.advance(1)
+        self.assertEqual((alert_of(client), world.observer.codes), ("internal_error", ["connect-failed"]))
+        self.assertTrue(client.saw_end)
 
     def test_reset_of_either_side(self) -> None:
         """A reset of one side ends the other, and the place is free again."""
@@ -252,21 +293,39 @@ class SearchTests(PassthroughTestCase):
         world.settle()
         self.assertEqual([alert_of(client) for client in clients][2], "internal_error")
         self.assertEqual(world.observer.codes, ["queue-full"])
+        for client in clients:
+            client.abort()
 
     def test_client_leaves_while_it_waits(self) -> None:
-        """Whoever leaves before there is a tunnel takes no place and reaches no backend."""
-        for way in ("close", "abort", "half_close"):
-            world = self.world()
-            (server,) = self.serve(world, state="paused")
-            client = world.client().send(hello())
-            world.settle()
-            getattr(client, way)()
-            world.settle()
-            self.assertTrue(client.is_over)
-            self.assertEqual(world.observer.codes, ["client-closed"])
-            world.change("hello", state="running")
-            world.settle()
-            self.assertEqual(server.connections, [])
+        """Whoever leaves the queue reaches no backend; who only ended has as long as connecting may take."""
+        for way, seconds in (("abort", 0.1), ("close", 5.2), ("half_close", 5.2)):
+            for ends_first in (False, True):
+                world = self.world(timeouts=Timeouts(connect=5.0, queue=30.0))
+                (server,) = self.serve(world, state="paused")
+                client = world.client().send(hello())
+                if not ends_first:
+                    world.settle()
+                getattr(client, way)()
+                world.advance(seconds)
+                self.assertTrue(client.is_over)
+                self.assertEqual(client.received, b"")
+                self.assertEqual(world.observer.codes, ["client-closed"])
+                world.change("hello", state="running")
+                world.settle()
+                self.assertEqual(server.connections, [])
+                self.assertEqual(world.factory.env.client_connections, 0)
+
+    def test_ends_in_the_queue(self) -> None:
+        """A client that ended while it waited is served when its turn comes soon."""
+        world = self.world()
+        (server,) = self.serve(world, greeting=b"hi", state="paused")
+        client = world.client(closes_at_end=False).send(hello())
+        client.half_close()
+        world.advance(1)
+        world.change("hello", state="running")
+        world.settle()
+        self.assertEqual((server.connection.received, client.received), (hello(), b"hi"))
+        self.assertEqual(world.observer.codes, ["-"])
 
     def test_much_that_comes_early(self) -> None:
         """A client that sends on while its backend is looked for is held, not swallowed."""
