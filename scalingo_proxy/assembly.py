@@ -146,6 +146,7 @@ def assemble(
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, resolver_updates.states)
     gauges.add_certificates(metrics, certificates)
+    gauges.add_clients(metrics, env.clients.refused, lambda: env.clients.given_up)
     gauges.add_denied(metrics, env.policies.denied)
     gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
     gauges.add_process_start_time(metrics, time.time())

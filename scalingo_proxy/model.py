@@ -180,6 +180,7 @@ class Limits:
     header_bytes: int = 8192
     body_bytes: int = 75_000_000
     client_connections: int = 10_000
+    connections_per_address: int = 5_000
     in_flight_per_backend: int = 50
     queue_per_backend: int = 50
 

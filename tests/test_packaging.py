@@ -52,8 +52,7 @@ class LayoutTests(unittest.SynchronousTestCase):
             if not any(fnmatch.fnmatch(path.name, pattern) for pattern in (".*", *ignored))
         }
         expected = {
-            *("LICENSE", "Makefile", "README.md",
-            "SECURITY.md", "pyproject.toml", "setup.cfg"),
+            *("LICENSE", "Makefile", "README.md", "SECURITY.md", "pyproject.toml", "setup.cfg"),
             *("docs", "scalingo_proxy", "tests", "twisted"),
         }
         self.assertEqual(found, expected)

@@ -38,6 +38,14 @@ class Frontend(Protocol):
     """What a factory asks of each connection of a client."""
 
     transport: Any
+    #: Whether it has asked for anything yet.
+    has_asked: bool
+
+    def idle_since(self) -> float | None:
+        """The moment from which on it has done nothing; ``None`` while something is under way."""
+
+    def give_up(self) -> None:
+        """Close, to make room for others."""
 
     def drain(self) -> None:
         """Close now if nothing is under way, else as soon as nothing is."""

@@ -10,12 +10,15 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from scalingo_proxy.protocols.client_connections import is_loopback
 from scalingo_proxy.protocols.downstream import Frontend, Phase, UnderWay
 from scalingo_proxy.protocols.drains import oldest_first
 from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.routing.networks import plain_address
 
 __all__ = ["DrainingFactory"]
 
@@ -58,13 +61,23 @@ class DrainingFactory(Factory):
         """How many clients are connected through this factory."""
         return len(self._frontends)
 
-    def has_room(self) -> bool:
+    def has_room(self, addr: IAddress | None) -> bool:
         """Whether another client may come in; one that may not is told to the observer."""
         env = self.env
-        if env.client_connections < env.limits.client_connections:
+        if not env.clients.refusal(self.counted_address(addr), env.limits, env.seconds()):
             return True
         env.connection_opened(self.listener, "refused")
         env.connection_closed(self.listener, "refused")
+        return False
+
+    def counted_address(self, addr: Any) -> str:
+        """The address that a connection counts for; ``""`` where one address may bring many clients."""
+        host = getattr(addr, "host", None)
+        address = plain_address(host) if host else ""
+        return "" if not address or is_loopback(address) or self.trusts(address) else address
+
+    def trusts(self, address: str) -> bool:
+        """Whether *address* is that of a trusted proxy."""
         return False
 
     def under_way(self) -> Iterator[UnderWay]:
@@ -86,7 +99,7 @@ class DrainingFactory(Factory):
 
     def frontend_opened(self, frontend: Frontend, kind: str) -> None:
         self._frontends[frontend] = None
-        self.env.client_connections += 1
+        self.env.clients.opened(frontend, self.counted_address(frontend.transport.getPeer()))
         self.env.connection_opened(self.listener, kind)
 
     def kind_changed(self, before: str, now: str) -> None:
@@ -95,7 +108,7 @@ class DrainingFactory(Factory):
 
     def frontend_closed(self, frontend: Frontend, kind: str) -> None:
         self._frontends.pop(frontend, None)
-        self.env.client_connections -= 1
+        self.env.clients.closed(frontend)
         self.env.connection_closed(self.listener, kind)
         if not self._frontends:
             if not self.numPorts:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from twisted.logger import Logger
 
 from scalingo_proxy.model import Limits, Record, Timeouts
+from scalingo_proxy.protocols.client_connections import ClientConnections
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
 from scalingo_proxy.protocols.hangups import Hangups
@@ -99,13 +100,18 @@ class Environment:
         #: Tells how many descriptors the process has and may have.
         self.descriptors: Callable[[], Descriptors] = lambda: read_descriptors(self._descriptor_count)
         #: Clients connected through all factories that share this.
-        self.client_connections = 0
+        self.clients = ClientConnections()
         #: Spreads what is done to many clients.
         self.pace = Pace(reactor)
         #: The backends that left their apps, and when that is over.
         self.drains = Drains(reactor, self.under_way, self.pace)
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}
+
+    @property
+    def client_connections(self) -> int:
+        """How many clients are connected."""
+        return self.clients.count
 
     # -- descriptors ---------------------------------------------------------
 
@@ -120,6 +126,7 @@ class Environment:
         """Give up some of what is only kept in case it is needed again."""
         self.connections.close_some_idle(_GIVEN_UP_AT_ONCE)
         self.pipes.shed()
+        self.clients.make_room(self.seconds())
 
     def _owed(self) -> int:
         """How many of the clients who are here may still need a connection to a backend."""

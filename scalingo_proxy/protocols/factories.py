@@ -119,7 +119,10 @@ class HTTPProxyFactory(DrainingFactory):
         self._note_agents = note_agents
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend | None:
-        return HTTPFrontend(self) if self.has_room() else None  # None: Twisted closes the connection
+        return HTTPFrontend(self) if self.has_room(addr) else None  # None: Twisted closes the connection
+
+    def trusts(self, address: str) -> bool:
+        return self._is_trusted is not None and self._is_trusted(address)
 
     # -- called by the frontends ---------------------------------------------
 

@@ -51,6 +51,7 @@ class HTTP2Ending(HTTP2Sender):
         self._lost = False
         self._lingered = 0
         self._idle_until = 0.0
+        self.has_asked = False
         self._waits_for_rest = False
         self._progress = SendProgress()
         #: Set while frames that were received wait for the next turn.
@@ -140,6 +141,17 @@ class HTTP2Ending(HTTP2Sender):
             self._waits_for_rest = waits
             until = min(self._idle_until, env.seconds() + env.timeouts.request_head)
             env.deadlines.set(self, until if waits else self._idle_until)
+
+    def idle_since(self) -> float | None:
+        """Since when a stream is waited for."""
+        if self._streams or self._closed or self._leaving:
+            return None
+        timeouts = self.env.timeouts
+        return self._idle_until - (timeouts.keep_alive if self.has_asked else timeouts.request_head)
+
+    def give_up(self) -> None:
+        """Close, to make room for others."""
+        self.drain()
 
     def drain(self) -> None:
         """The proxy stops: take no new streams, and close when those under way are over."""

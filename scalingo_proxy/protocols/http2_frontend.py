@@ -156,6 +156,7 @@ class HTTP2Frontend(HTTP2Ending):
         if not self._streams:
             self.env.deadlines.clear(self)
             self._waits_for_rest = False
+        self.has_asked = True
         self._streams[stream_id] = stream = HTTP2Stream(self, stream_id)
         self._hand(stream, stream.begin, event)
 

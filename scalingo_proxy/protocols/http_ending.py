@@ -55,6 +55,7 @@ class HTTPEnding(HTTPResponder):
         self._reading_paused = False
         self._progress = SendProgress()
         self._lingered = 0
+        self.has_asked = False
         self._is_cut = False
         self._lost = False
 
@@ -117,6 +118,24 @@ class HTTPEnding(HTTPResponder):
     def under_way(self) -> tuple[UnderWay, ...]:
         """The exchange of this connection, while there is one."""
         return () if self._exchange is None else (self._exchange,)
+
+    # -- there are too many ---------------------------------------------------
+
+    def idle_since(self) -> float | None:
+        """Since when a request, or the rest of its head, is waited for."""
+        timeouts = self._env.timeouts
+        if self._doing is Doing.WAITING and self.has_asked:
+            return self.deadline - timeouts.keep_alive
+        if self._doing is Doing.WAITING or self._doing is Doing.HEAD:
+            return self.deadline - timeouts.request_head
+        return None
+
+    def give_up(self) -> None:
+        """Close, to make room for others."""
+        if self._doing is Doing.WAITING:
+            self._close()
+        else:
+            self.transport.abortConnection()
 
     # -- the proxy stops -----------------------------------------------------
 

@@ -276,6 +276,7 @@ class HTTPFrontend(HTTPUploads):
         assert self._identity is not None
         env = self._env
         self._doing = Doing.EXCHANGE
+        self.has_asked = True
         self._skipped_line = False
         self._head = head
         has_body = head.framing.has_body

@@ -89,7 +89,7 @@ class ProxyHeaderFactory(Factory):
         if self._networks and getattr(addr, "host", "") not in self._networks:
             self.refuse(addr, Denied(), env.seconds())
             return None  # Twisted closes the connection
-        if env.client_connections >= env.limits.client_connections:
+        if env.clients.refusal("", env.limits, env.seconds()):
             env.observer.connection_opened(self.listener, "refused")
             env.observer.connection_closed(self.listener, "refused")
             return None
@@ -100,12 +100,12 @@ class ProxyHeaderFactory(Factory):
     def opened(self, protocol: _ProxyHeaderProtocol) -> None:
         """A client is connected and owes its header."""
         self._waiting.add(protocol)
-        self.env.client_connections += 1
+        self.env.clients.opened(protocol, "")
 
     def closed(self, protocol: _ProxyHeaderProtocol) -> None:
         """A client has sent its header, or has gone without."""
         self._waiting.discard(protocol)
-        self.env.client_connections -= 1
+        self.env.clients.closed(protocol)
         if not self._waiting and not self.numPorts:
             self.env.end(self)
 
@@ -136,6 +136,7 @@ class _ProxyHeaderProtocol(Protocol, Timed):
     """Stands at the beginning of a connection until its header was read."""
 
     transport: Any
+    has_asked = False
 
     def __init__(self, factory: ProxyHeaderFactory) -> None:
         self._factory = factory
@@ -192,6 +193,14 @@ class _ProxyHeaderProtocol(Protocol, Timed):
             self.abort()
 
     # -- ends ----------------------------------------------------------------
+
+    def idle_since(self) -> float:
+        """It does nothing but be waited for."""
+        return self._started_at
+
+    def give_up(self) -> None:
+        """Close, to make room for others."""
+        self.abort()
 
     def abort(self) -> None:
         """Close without a word, and without a record."""

@@ -57,7 +57,10 @@ class TLSProxyFactory(DrainingFactory):
         self.http.doStop()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress | None) -> TLSFrontend | None:
-        return TLSFrontend(self) if self.has_room() else None  # None: Twisted closes the connection
+        return TLSFrontend(self) if self.has_room(addr) else None  # None: Twisted closes the connection
+
+    def trusts(self, address: str) -> bool:
+        return self.http.trusts(address)
 
     # -- called by the frontends ---------------------------------------------
 

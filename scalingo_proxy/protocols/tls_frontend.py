@@ -71,6 +71,7 @@ class TLSFrontend(Protocol, Timed):
     """
 
     transport: Any
+    has_asked = False
 
     def __init__(self, factory: TLSProxyFactory) -> None:
         self._factory = factory
@@ -350,6 +351,15 @@ class TLSFrontend(Protocol, Timed):
             self._owner.deadline_reached()
         else:
             self.transport.abortConnection()
+
+    def idle_since(self) -> float | None:
+        """Since when a hello is waited for."""
+        return self.record.started_at if self._doing is _Doing.HELLO else None
+
+    def give_up(self) -> None:
+        """Close, to make room for others."""
+        self._doing = _Doing.CLOSED
+        self.transport.abortConnection()
 
     def drain(self) -> None:
         """The proxy stops: whoever has said nothing is not waited for."""

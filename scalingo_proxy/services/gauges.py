@@ -23,6 +23,7 @@ __all__ = [
     "add_acme_orders",
     "add_build_info",
     "add_certificates",
+    "add_clients",
     "add_denied",
     "add_descriptors",
     "add_log_lines_dropped",
@@ -169,6 +170,23 @@ def add_certificates(metrics: Metrics, certificates: Iterable[Certificate]) -> N
         ("name",),
     )
     metrics.add(family, lambda: (((each.name,), each.not_after) for each in certificates))
+
+
+def add_clients(metrics: Metrics, refused: Mapping[str, int], given_up: Callable[[], int]) -> None:
+    """How many client connections were turned away by each limit, and how many idle ones made room."""
+    family = Family(
+        "scalingo_proxy_connections_refused_total",
+        "counter",
+        "Client connections turned away by a limit: of all together, or of one address.",
+        ("limit",),
+    )
+    metrics.add(family, lambda: (((name,), count) for name, count in refused.items()))
+    family = Family(
+        "scalingo_proxy_connections_given_up_total",
+        "counter",
+        "Idle client connections that were closed to make room for others.",
+    )
+    metrics.add(family, lambda: [((), given_up())])
 
 
 def add_denied(metrics: Metrics, counts: Mapping[str, int]) -> None:

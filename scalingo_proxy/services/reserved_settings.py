@@ -50,6 +50,10 @@ WARNED: Mapping[tuple[str, Any], str] = {
         "app.limits.client_connections",
         ANY,
     ): "connections belong to no app, so only the one in [limits] counts",
+    (
+        "app.limits.connections_per_address",
+        ANY,
+    ): "connections belong to no app, so only the one in [limits] counts",
 }
 
 

@@ -1,0 +1,153 @@
+"""The connections of clients: how many there are, whose they are, and which to give up first.
+
+Two limits: on all of them, and on those of one address.  When all places are
+taken, connections that do nothing make room, those of whoever has most of them
+first; a client that asks for something is worth more than one that might.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from scalingo_proxy.model import Limits
+from scalingo_proxy.routing.rate_limits import rate_key
+
+__all__ = ["ClientConnections", "Client", "is_loopback"]
+
+_log = Logger()
+
+#: Under pressure, a connection that has never asked for anything is given up
+#: after so many seconds; that browsers open some just in case is their risk.
+SILENT_SECONDS = 1.0
+#: One that has been of use is kept a little longer.
+IDLE_SECONDS = 10.0
+
+#: Given up at once; so that a flood costs one look at all of them for many that come.
+BATCH = 64
+
+#: How soon to look again after nobody could be given up.
+_LOOK_AGAIN_SECONDS = 0.1
+
+#: How often the log tells of it.
+_TELL_AGAIN_SECONDS = 60.0
+
+
+class Client(Protocol):
+    """A connection, as far as giving it up is concerned."""
+
+    has_asked: bool
+
+    def idle_since(self) -> float | None:
+        """The moment from which on it has done nothing; ``None`` while something is under way."""
+
+    def give_up(self) -> None:
+        """Close it."""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address* is this machine's own: a proxy in front, which brings many clients."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return not address or address.startswith("unix:")
+
+
+class ClientConnections:
+    """Every client connection of one proxy, oldest first.
+
+    :ivar refused: how many were turned away, by the limit that did it.
+    :ivar given_up: how many were closed to make room.
+    """
+
+    def __init__(self) -> None:
+        self.refused = {"total": 0, "address": 0}
+        self.given_up = 0
+        # The key of its address; "" where it does not count.
+        self._open: dict[Client, str] = {}
+        self._by_key: dict[str, int] = {}
+        self._leaving: set[Client] = set()
+        self._look_again_at = 0.0
+        self._tell_again_at = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
+    def refusal(self, address: str, limits: Limits, now: float) -> str:
+        """Why a further connection may not come in: ``"total"``, ``"address"``, or ``""`` if it may.
+
+        :param address: whose it is; ``""`` where one address may bring many clients.
+        """
+        if address and self._by_key.get(rate_key(address), 0) >= limits.connections_per_address:
+            reason = "address"
+        elif len(self._open) - len(self._leaving) < limits.client_connections or self.make_room(now):
+            return ""
+        else:
+            reason = "total"
+        self.refused[reason] += 1
+        return reason
+
+    def opened(self, client: Client, address: str) -> None:
+        """A connection began; *address* as in :meth:`refusal`."""
+        key = rate_key(address) if address else ""
+        self._open[client] = key
+        if key:
+            self._by_key[key] = self._by_key.get(key, 0) + 1
+
+    def closed(self, client: Client) -> None:
+        """It is gone."""
+        self._leaving.discard(client)
+        key = self._open.pop(client, "")
+        if key:
+            left = self._by_key[key] - 1
+            if left:
+                self._by_key[key] = left
+            else:
+                del self._by_key[key]
+
+    def make_room(self, now: float) -> int:
+        """Give up some connections that do nothing; tells how many."""
+        if now < self._look_again_at:
+            return 0
+        worst = max(self._by_key, key=self._by_key.__getitem__, default="")
+        found = self._idle(now, worst) if worst else []
+        if len(found) < BATCH:
+            found += [client for client in self._idle(now) if client not in found][: BATCH - len(found)]
+        for client in found:
+            self._leaving.add(client)
+            try:
+                client.give_up()
+            except Exception:
+                _log.failure("an idle connection was not given up in order")
+        self.given_up += len(found)
+        if len(found) < BATCH:
+            self._look_again_at = now + _LOOK_AGAIN_SECONDS
+        self._tell(now, len(found))
+        return len(found)
+
+    def _idle(self, now: float, key: str | None = None) -> list[Client]:
+        found: list[Client] = []
+        for client, its_key in self._open.items():
+            if key is not None and its_key != key:
+                continue
+            since = client.idle_since()
+            if since is None or client in self._leaving:
+                continue
+            if now - since >= (IDLE_SECONDS if client.has_asked else SILENT_SECONDS):
+                found.append(client)
+                if len(found) >= BATCH:
+                    break
+        return found
+
+    def _tell(self, now: float, count: int) -> None:
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_AGAIN_SECONDS
+            _log.warn(
+                "{open} client connections are all there may be: {what}",
+                open=len(self._open),
+                what="idle ones are closed for new ones" if count else "new ones are refused",
+            )

@@ -1,0 +1,153 @@
+"""Hoards of connections: who may come in, and who makes room."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scalingo_proxy.model import Limits
+from scalingo_proxy.protocols.client_connections import BATCH, ClientConnections
+from scalingo_proxy.testing.replies import never
+from scalingo_proxy.testing.world import World
+from tests.protocols.http2_worlds import HTTP2TestCase
+from tests.protocols.worlds import WorldTestCase, get
+
+
+class Idler:
+    """A connection that does nothing since a moment."""
+
+    def __init__(self, since: float | None, has_asked: bool = False) -> None:
+        self.since = since
+        self.has_asked = has_asked
+        self.is_given_up = False
+
+    def idle_since(self) -> float | None:
+        return self.since
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+
+
+class ClientConnectionsTests(SynchronousTestCase):
+    """The rules, on plain objects."""
+
+    def setUp(self) -> None:
+        self.clients = ClientConnections()
+
+    def add(self, address: str, since: float | None, has_asked: bool = False) -> Idler:
+        idler = Idler(since, has_asked)
+        self.clients.opened(idler, address)
+        return idler
+
+    def test_of_one_address(self) -> None:
+        """An IPv6 /64 is one; what closes makes room; no address, no limit."""
+        limits = Limits(connections_per_address=2)
+        first = self.add("2001:db8::1", 0.0)
+        self.add("2001:db8::2", 0.0)
+        self.assertEqual(self.clients.refusal("2001:db8::3", limits, 0.0), "address")
+        self.assertEqual(self.clients.refusal("2001:db8:0:1::1", limits, 0.0), "")
+        self.clients.closed(first)
+        self.assertEqual(self.clients.refusal("2001:db8::3", limits, 0.0), "")
+        for _ in range(5):
+            self.add("", 0.0)
+        self.assertEqual(self.clients.refusal("", limits, 0.0), "")
+        self.assertEqual(self.clients.refused, {"total": 0, "address": 1})
+
+    def test_silent_ones_make_room(self) -> None:
+        """Who has asked for nothing for a second goes; who has just come, or is served, does not."""
+        limits = Limits(client_connections=4)
+        silent, fresh = self.add("10.0.0.1", 5.0), self.add("10.0.0.2", 9.5)
+        busy, of_use = self.add("10.0.0.3", None), self.add("10.0.0.4", 5.0, has_asked=True)
+        self.assertEqual(self.clients.refusal("10.0.0.5", limits, 10.0), "")
+        self.assertEqual(
+            [each.is_given_up for each in (silent, fresh, busy, of_use)], [True, False, False, False]
+        )
+        self.assertEqual(self.clients.given_up, 1)
+
+    def test_place_is_given_once(self) -> None:
+        """One that is on its way out makes room for one, and what is closed is forgotten."""
+        limits = Limits(client_connections=1)
+        silent = self.add("10.0.0.1", 0.0)
+        self.assertEqual(self.clients.refusal("10.0.0.2", limits, 10.0), "")
+        self.add("10.0.0.2", 10.0)
+        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.0), "total")
+        self.clients.closed(silent)
+        self.assertEqual(self.clients.count, 1)
+        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.5), "total")
+        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 11.5), "")
+
+    def test_hoarder_first(self) -> None:
+        """Of those that do nothing, the ones of whoever has most go first."""
+        others = [self.add(f"10.0.0.{number}", 0.0) for number in range(BATCH)]
+        hoard = [self.add("10.1.0.1", 1.0) for _ in range(BATCH + 5)]
+        self.clients.make_room(100.0)
+        self.assertEqual(sum(each.is_given_up for each in hoard), BATCH)
+        self.assertFalse(any(each.is_given_up for each in others))
+
+    def test_does_not_look_too_often(self) -> None:
+        """A flood on a full and busy proxy must not cost a walk for each that comes."""
+        client = self.add("10.0.0.1", 9.9)
+        self.assertEqual(self.clients.make_room(10.0), 0)
+        client.since = 0.0
+        self.assertEqual(self.clients.make_room(10.05), 0)
+        self.assertEqual(self.clients.make_room(10.2), 1)
+
+
+class HoardTests(WorldTestCase):
+    """In a whole proxy."""
+
+    def test_idle_makes_room(self) -> None:
+        """Silent connections and half heads of one address do not keep the others out."""
+        world = self.world(limits=Limits(client_connections=20))
+        world.app("hello", ["hello.test"])
+        hoard = [world.client("192.0.2.1") for _ in range(10)]
+        heads = [world.client("192.0.2.1").send(b"GET / HTTP/1.1\r\n") for _ in range(10)]
+        world.settle()
+        refused = world.client("192.0.2.2")
+        world.settle()
+        self.assertTrue(refused.is_over)
+        world.advance(1.5)
+        self.assertEqual(world.request(get(), "192.0.2.2").status, 200)
+        self.assertTrue(all(client.is_over for client in (*hoard, *heads)))
+        self.assertEqual(world.factory.env.clients.given_up, 20)
+
+    def test_one_address(self) -> None:
+        """Its further connections are closed, and those of others are served."""
+        world = self.world(limits=Limits(connections_per_address=2))
+        world.app("hello", ["hello.test"])
+        for _ in range(2):
+            world.client("192.0.2.1")
+        third = world.client("192.0.2.1")
+        world.settle()
+        self.assertTrue(third.is_over)
+        self.assertEqual(world.request(get(), "192.0.2.2").status, 200)
+        for _ in range(5):
+            self.assertFalse(world.client("127.0.0.1").is_over)
+
+    def test_trusted_proxies_may(self) -> None:
+        """They bring the clients of a whole network."""
+        world = self.world(limits=Limits(connections_per_address=2), trusted_proxies=["192.0.2.1"])
+        clients = [world.client("192.0.2.1") for _ in range(5)]
+        world.settle()
+        self.assertFalse(any(client.is_over for client in clients))
+
+
+class HTTP2HoardTests(HTTP2TestCase):
+    """Connections of HTTP/2 without streams."""
+
+    def test_idle_makes_room(self) -> None:
+        """They are told GOAWAY, the one that was never used first; one with a stream stays."""
+        world: World = self.world()
+        app = world.app("hello", ["hello.test"])
+        silent, of_use, busy = (self.client(world) for _ in range(3))
+        stream = of_use.request()
+        world.run_until(lambda: stream.ended)
+        app.backend.answer(never())
+        busy.request()
+        world.advance(5.0)
+        world.factory.env.clients.make_room(world.clock.seconds())
+        world.settle()
+        self.assertEqual([client.goaway for client in (silent, of_use, busy)], [0, None, None])
+        world.advance(6.0)
+        world.factory.env.clients.make_room(world.clock.seconds())
+        world.settle()
+        self.assertEqual([client.goaway for client in (silent, of_use, busy)], [0, 0, None])
