@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
     from scalingo_proxy.protocols.tls_passthrough_factory import TLSPassthroughFactory
     from scalingo_proxy.resolvers.chain import ChainResolver
+    from scalingo_proxy.resolvers.guarded import GuardedResolver
     from scalingo_proxy.resolvers.memory import MemoryResolver
+    from scalingo_proxy.resolvers.saved_topology import SavedTopology
     from scalingo_proxy.version import VERSION
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "AppState",
     "Backend",
     "ChainResolver",
+    "GuardedResolver",
     "HTTPProxyFactory",
     "IBalancer",
     "IObserver",
@@ -58,6 +61,7 @@ __all__ = [
     "MemoryResolver",
     "Route",
     "RouteQuery",
+    "SavedTopology",
     "TLSPassthroughFactory",
     "Timeouts",
     "TopologyChange",
@@ -70,7 +74,9 @@ _HOMES = {
     "protocols.factories": "HTTPProxyFactory make_environment",
     "protocols.tls_passthrough_factory": "TLSPassthroughFactory",
     "resolvers.chain": "ChainResolver",
+    "resolvers.guarded": "GuardedResolver",
     "resolvers.memory": "MemoryResolver",
+    "resolvers.saved_topology": "SavedTopology",
     "version": "VERSION",
 }
 

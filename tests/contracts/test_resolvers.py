@@ -12,8 +12,10 @@ from scalingo_proxy.interfaces import IResolver
 from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
 from scalingo_proxy.resolvers.chain import ChainResolver
 from scalingo_proxy.resolvers.config_file import ConfigFileResolver
+from scalingo_proxy.resolvers.guarded import GuardedResolver
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.memory import MemoryResolver
+from scalingo_proxy.resolvers.saved_topology import SavedTopology
 from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.testing.feed_contract import FeedContract, Source
 from scalingo_proxy.testing.resolver_contract import ResolverContract
@@ -105,6 +107,64 @@ class ReopenedStoreTests(ResolverContract, FeedContract, TestCase):
     async def make_source(self, apps: tuple[App, ...]) -> Source:
         store = await self.make_resolver(apps)
         return Source(store, store.apply)
+
+
+class GuardedFeedTests(ResolverContract, FeedContract, TestCase):
+    """GuardedResolver around a feed that is well: nobody notices."""
+
+    timeout = 30
+
+    async def make_resolver(self, apps: tuple[App, ...]) -> GuardedResolver:
+        return GuardedResolver(MemoryResolver(apps), Clock())
+
+    async def make_source(self, apps: tuple[App, ...]) -> Source:
+        memory = MemoryResolver(apps)
+        return Source(GuardedResolver(memory, Clock()), memory.apply)
+
+
+class SavedFeedTests(ResolverContract, FeedContract, TestCase):
+    """GuardedResolver with what an earlier one saved, and its feed well again."""
+
+    timeout = 30
+
+    async def make_resolver(self, apps: tuple[App, ...]) -> GuardedResolver:
+        return (await self.make_source(apps)).feed  # type: ignore[no-any-return]
+
+    async def make_source(self, apps: tuple[App, ...]) -> Source:
+        path = self.mktemp()
+        earlier = GuardedResolver(MemoryResolver(apps), reactor, saved=SavedTopology(path, reactor))
+        await earlier.start()
+        await earlier.stop()
+        memory = MemoryResolver(apps)
+        feed = GuardedResolver(memory, reactor, saved=SavedTopology(path, reactor))
+        self.addCleanup(feed.stop)
+        await feed.start()
+        return Source(feed, memory.apply)
+
+
+class SavedAloneTests(ResolverContract, TestCase):
+    """GuardedResolver with what an earlier one saved, and a feed that is down."""
+
+    timeout = 30
+
+    async def make_resolver(self, apps: tuple[App, ...]) -> GuardedResolver:
+        path = self.mktemp()
+        earlier = GuardedResolver(MemoryResolver(apps), reactor, saved=SavedTopology(path, reactor))
+        await earlier.start()
+        await earlier.stop()
+        later = GuardedResolver(MemoryResolver(), reactor, saved=SavedTopology(path, reactor))
+        self.addCleanup(later.stop)
+        await later.start()
+        return later
+
+
+class GuardedLookupTests(ResolverContract, TestCase):
+    """GuardedResolver around one that answers later and tells of nothing."""
+
+    timeout = 30
+
+    async def make_resolver(self, apps: tuple[App, ...]) -> GuardedResolver:
+        return GuardedResolver(LateResolver(apps), reactor)
 
 
 class LoadingStoreTests(ResolverContract, TestCase):
