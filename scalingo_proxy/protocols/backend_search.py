@@ -31,7 +31,7 @@ from scalingo_proxy.protocols.search_notes import SearchNotes, connect_failure
 from scalingo_proxy.routing.members import Member, Membership
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
-from scalingo_proxy.routing.retries import MAX_BACKENDS, is_idempotent
+from scalingo_proxy.routing.retries import IDEMPOTENT, MAX_BACKENDS
 from scalingo_proxy.wire.http1_head import RequestHead
 
 __all__ = ["BackendSearch"]
@@ -206,8 +206,11 @@ class BackendSearch(SearchNotes):
     # -- a lease -------------------------------------------------------------
 
     def _find_backend(self, pool: Pool) -> None:
+        record = self.record
+        # The moment it began is good enough for whoever has not waited yet, and costs no look at a clock.
+        now = self._env.seconds() if record.attempts or self._waited else record.started_at
         try:
-            lease = pool.lease(self._tried)
+            lease = self._lease_of(pool, now)
             if lease is None:
                 self._wait_in_queue(pool)
                 return
@@ -217,6 +220,10 @@ class BackendSearch(SearchNotes):
             self.fail(self._last_error or error)
         else:
             self._leased(lease)
+
+    def _lease_of(self, pool: Pool, now: float) -> Lease | None:
+        """A place, if there is one now; for an idempotent request also at a member that wants to be tried."""
+        return pool.lease(self._tried, now, self._head.method in IDEMPOTENT)
 
     def _wait_in_queue(self, pool: Pool) -> None:
         now = self._env.seconds()
@@ -256,7 +263,7 @@ class BackendSearch(SearchNotes):
             return
         # A request that cannot be sent twice must not meet a connection that
         # the backend has closed already.
-        must_be_alive = not (self._request_complete and is_idempotent(self._head.method))
+        must_be_alive = not (self._request_complete and self._head.method in IDEMPOTENT)
         backend = self._env.connections.take_idle(lease.member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
         if backend is not None:
             self._reused = self.record.reused = True

@@ -26,6 +26,7 @@ from scalingo_proxy.errors import (
     IdleTimeout,
     InternalError,
     ProxyError,
+    Quarantined,
     UnknownHost,
 )
 from scalingo_proxy.model import Outcome, Record, Route
@@ -148,6 +149,14 @@ class Passthrough(BackendSearch):
         until = self._env.seconds() + self._timeouts.connect
         if self._timed.deadline > until:
             self._env.deadlines.set(self._timed, until)
+
+    def _lease_of(self, pool: Pool, now: float) -> Lease | None:
+        try:
+            return pool.lease(self._tried, now)
+        except Quarantined:
+            # What a client wants of the backend is sealed.  It tries one in quarantine when the
+            # choice is between that and nothing.
+            return pool.lease(self._tried, now, idempotent=True)
 
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scalingo_proxy.model import Backend, Outcome
-from scalingo_proxy.routing.members import HealthState, Member, Membership
+from scalingo_proxy.routing.members import Member, Membership
 
 if TYPE_CHECKING:
     from scalingo_proxy.routing.pool import Pool
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Lease"]
 
 _SERVING = Membership.SERVING
-_UP = HealthState.UP
 _COMPLETED = Outcome.COMPLETED
 
 # How a lease counts at its member.
@@ -31,21 +30,36 @@ class Lease:
     :ivar member: whom it is for, also after the release.
     """
 
-    __slots__ = ("_counts", "member", "pool")
+    __slots__ = ("_counts", "_verdict", "member", "pool")
 
     def __init__(self, pool: Pool, member: Member) -> None:
         self.pool = pool
         self.member = member
         self._counts = _AS_REQUEST
+        self._verdict = member.verdict
 
     @property
     def backend(self) -> Backend:
         """Where to connect."""
         return self.member.backend
 
-    def release(self, outcome: Outcome, now: float) -> None:
+    def answered(self, now: float) -> None:
+        """Say that the backend has begun a real answer.
+
+        Needed only while the member's ``wants_answer`` is true, and for what
+        may last: the release of a completed request says so, too.
+        """
+        member = self.member
+        if member.wants_answer and self._verdict == member.verdict and member.membership is _SERVING:
+            self.pool.answered(member, now)
+
+    def release(self, outcome: Outcome, now: float, reason: str = "") -> None:
         """Give the place back and say how it went.
 
+        Where the backend is to blame it is put into quarantine, unless this
+        request began before that was done already.
+
+        :param reason: what went wrong, for people.
         :raises RuntimeError: the second time.
         """
         member = self.member
@@ -57,13 +71,13 @@ class Lease:
         else:
             raise RuntimeError("this lease was released before")
         self._counts = _NO_MORE
-        if outcome is not _COMPLETED or member.health is not _UP:
-            member.judge(outcome, now)
-        if member.membership is not _SERVING:
-            if member.is_drained:
-                self.pool.has_drained(member, now)
-        elif self.pool.queue.length:
-            self.pool.settle()
+        if member.membership is _SERVING:
+            if (outcome is not _COMPLETED or member.wants_answer) and self._verdict == member.verdict:
+                self.pool.judge(member, outcome, now, reason)
+            if self.pool.queue.length:
+                self.pool.settle()
+        elif member.is_drained:
+            self.pool.has_drained(member, now)
 
     def become_tunnel(self) -> None:
         """Stop counting as a request, because the connection was upgraded.

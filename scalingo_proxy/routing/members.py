@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 
-from scalingo_proxy.model import Backend, Outcome
+from scalingo_proxy.model import Backend
 from scalingo_proxy.routing.callouts import Callouts
 
 __all__ = ["Drain", "HealthState", "Member", "Membership"]
@@ -41,8 +41,6 @@ class HealthState(enum.Enum):
 
 
 _SERVING = Membership.SERVING
-_UNPROVEN = HealthState.UNPROVEN
-_COMPLETED = Outcome.COMPLETED
 
 
 class Member:
@@ -52,7 +50,8 @@ class Member:
     another member.
 
     :ivar backend: where to connect; replaced when only the weight changes.
-    :ivar weight: its share among the members, 1 to 100.
+    :ivar weight: its share among the members: that of the backend, 1 to 100,
+        until the pool scales all of them because one starts slowly.
     :ivar limit: how many requests it may have at once.
     :ivar in_flight: the requests it has now.
     :ivar tunnels: the upgraded connections it has now; the limit does not
@@ -60,18 +59,44 @@ class Member:
     :ivar membership_since: when the membership last changed, on the clock
         that the pool is told the time by; ``health_since`` likewise.
     :ivar health_reason: why the health is what it is, for people.
+    :ivar health_cause: the same in a word for programs: a value of Outcome or
+        ``"probe-failed"``; empty where nothing failed.
+    :ivar former_health: what the health was before.
+    :ivar probe_due_at: when it is to be probed, or tried with a request,
+        next; infinity when nothing is due.
+    :ivar quarantines: failures in a row that lengthen its quarantine.
+    :ivar misses: probes failed in a row while it is up; *passes*: passed in a
+        row while it is not.
+    :ivar verdict: counts the times it was put aside or given another start;
+        who began under an earlier count has no word on it any more.
+    :ivar wants_answer: whether an answer would change anything.
+    :ivar is_on_trial: whether one request tries it although it is in quarantine.
+    :ivar is_on_probation: whether it is back without having answered yet.
+    :ivar returned_at: when it last came back from quarantine or from being
+        down; ``None`` if it never did.
     """
 
     __slots__ = (
         "backend",
+        "former_health",
         "health",
+        "health_cause",
         "health_reason",
         "health_since",
         "in_flight",
+        "is_on_probation",
+        "is_on_trial",
         "limit",
         "membership",
         "membership_since",
+        "misses",
+        "passes",
+        "probe_due_at",
+        "quarantines",
+        "returned_at",
         "tunnels",
+        "verdict",
+        "wants_answer",
         "weight",
     )
 
@@ -82,9 +107,19 @@ class Member:
         self.tunnels = 0
         self.membership = Membership.SERVING
         self.membership_since = now
-        self.health = HealthState.UNPROVEN
+        self.health = self.former_health = HealthState.UNPROVEN
         self.health_reason = "no answer yet"
+        self.health_cause = ""
         self.health_since = now
+        self.probe_due_at = now
+        self.quarantines = 0
+        self.misses = 0
+        self.passes = 0
+        self.verdict = 0
+        self.wants_answer = True
+        self.is_on_trial = False
+        self.is_on_probation = False
+        self.returned_at: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -102,21 +137,19 @@ class Member:
         """Whether the app no longer has it and nothing is left on it."""
         return self.membership is not _SERVING and not self.in_flight and not self.tunnels
 
-    def use(self, backend: Backend) -> None:
-        """Take over where to connect and the weight.
+    @property
+    def full_weight(self) -> int:
+        """What the weight is by the app's description.
 
         A weight out of bounds counts as the nearest one: zero would stop a
         balancer, a huge one would make it count for ever.
         """
-        self.backend = backend
-        self.weight = min(max(backend.weight, 1), 100)
+        return min(max(self.backend.weight, 1), 100)
 
-    def judge(self, outcome: Outcome, now: float) -> None:
-        """Learn from how a lease ended; a first whole answer proves the member."""
-        if outcome is _COMPLETED and self.health is _UNPROVEN:
-            self.health = HealthState.UP
-            self.health_reason = "answered a request"
-            self.health_since = now
+    def use(self, backend: Backend) -> None:
+        """Take over where to connect and the weight."""
+        self.backend = backend
+        self.weight = self.full_weight
 
 
 class Drain:

@@ -12,7 +12,7 @@ follows from them:
 * nobody in the queue could use a place that is free, so that whoever comes
   and finds one overtakes nobody who was waiting for it;
 * nobody in the queue waits for what cannot come: for a stopped app, or for a
-  member other than those it tried when there is none.
+  member other than those it tried when there is none that may be used.
 
 Callbacks may call back into the pool in any way.  They own what they are
 given from the moment they are called, and should not raise: what one of them
@@ -21,20 +21,21 @@ raises comes out of the call that caused it, after all others had their turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from random import Random
 
-import attrs
-
 from scalingo_proxy.errors import AppStopped, Maintenance, NoBackend, ProxyError, QueueFull
 from scalingo_proxy.interfaces import IBalancer
-from scalingo_proxy.model import App, AppState, Limits, Timeouts
-from scalingo_proxy.routing.balancers import BALANCERS, RoundRobin
+from scalingo_proxy.model import App, AppState, Health, Limits, Quarantine, Timeouts
+from scalingo_proxy.routing.balancers import BALANCERS
 from scalingo_proxy.routing.callouts import Callouts
+from scalingo_proxy.routing.judged import JudgedMembers
 from scalingo_proxy.routing.leases import Lease
 from scalingo_proxy.routing.members import Drain, Member
+from scalingo_proxy.routing.pool_settings import PoolSettings
 from scalingo_proxy.routing.queue import Queue, Ticket
-from scalingo_proxy.routing.roster import MemberEvent, Roster
+from scalingo_proxy.routing.roster import MemberEvent
 
 __all__ = ["Lease", "MemberEvent", "Pool"]
 
@@ -46,35 +47,16 @@ _REFUSALS: Mapping[AppState, type[ProxyError]] = {
 }
 
 
-class Pool:
+class Pool(JudgedMembers):
     """What serves one app.
 
     Whoever watches from the start hears of the first members, too, with the
     first :meth:`announce`.
 
-    :ivar app: the app as it was last applied.
-    :ivar timeouts: the defaults with the app's own values over them; ``limits``
-        likewise.
     :ivar queue: who waits.
-    :ivar is_crowded: whether a member may have as many requests as it may; set by
-        whoever gives it the last one, so that nobody else has to look.
     """
 
-    __slots__ = (
-        "_balancer",
-        "_balancers",
-        "_choose",
-        "_defaults",
-        "_is_open",
-        "_is_settling",
-        "_random",
-        "_roster",
-        "app",
-        "is_crowded",
-        "limits",
-        "queue",
-        "timeouts",
-    )
+    __slots__ = ("_is_open", "_is_served", "_is_settling", "queue")
 
     def __init__(
         self,
@@ -84,42 +66,54 @@ class Pool:
         random: Random,
         now: float,
         balancers: Mapping[str, Callable[[Random], IBalancer]] = BALANCERS,
+        *,
+        health: Health = Health(),  # noqa: B008 - frozen
+        quarantine: Quarantine = Quarantine(),  # noqa: B008 - frozen
     ) -> None:
-        self._random = random
-        self._balancers = balancers
+        super().__init__(app, PoolSettings(timeouts, limits, health, quarantine), random, balancers)
         self.queue = Queue()
-        self._roster = Roster()
         self._is_settling = False
-        self.is_crowded = False
-        # Whether lease() may choose without another look: the app runs, the
-        # rules above hold, and there may be room (there is none while anybody
-        # waits who could use every member).
+        # Whether whoever comes may choose without another look at the queue: the
+        # app runs, the rules above hold, and there may be room (there is none
+        # while anybody waits who could use every member).
+        self._is_served = False
+        # The same, and nobody's health needs a thought either.
         self._is_open = False
-        self._defaults = (timeouts, limits)
-        self.app = app
-        self._use_settings(*self._settings_for(app))
-        self._use_balancer()
         self._become(app, now)
         self.settle()
 
     # -- what an exchange asks for -------------------------------------------
 
-    def lease(self, tried: tuple[Member, ...] = ()) -> Lease | None:
+    def lease(
+        self, tried: tuple[Member, ...] = (), now: float = 0.0, idempotent: bool = False
+    ) -> Lease | None:
         """A place at a member that is not among *tried*, if there is one now.
 
+        :param now: may be left out by whoever does not care for slow starts
+            and trials.
+        :param idempotent: whether this request may be the one that tries a
+            member in quarantine when that is due: at once if nobody else may
+            be chosen, otherwise when nobody has probed it for a while.
         :return: ``None`` when all of them are busy or the app is paused; then
             :meth:`enqueue` is next.
         :raises AppStopped: and ``Maintenance``, as the app's state says.
         :raises NoBackend: when no member is left to try.
+        :raises Quarantined: when those that are left are in quarantine or down.
         """
-        if self._is_open or self._may_open():
-            member: Member | None = self._choose(tried)
-            if member is not None:
-                member.in_flight += 1
-                return Lease(self, member)
-        refusal = self._refusal_for(tried)
+        member: Member | None
+        if self._is_open:
+            member = self._choose(tried)
+        else:
+            member = self._choose_with_care(tried, now, idempotent)
+        if member is not None:
+            member.in_flight += 1
+            return Lease(self, member)
+        refusal = self._refusal_for(tried, now)
         if refusal is not None:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # its traceback holds this frame
         return None
 
     def enqueue(
@@ -136,14 +130,14 @@ class Pool:
 
         :raises QueueFull: and whatever :meth:`lease` raises.
         """
-        lease = self.lease(tried)
+        lease = self.lease(tried, now)
         if lease is None and self.queue.length >= self._queue_bound(now):
             raise QueueFull()
         ticket = self.queue.add(now, granted, refused, tried)
         if lease is not None:
             ticket.grant(lease)
         elif not tried:
-            self._is_open = False
+            self._is_served = self._is_open = False
         return ticket
 
     # -- what a lease tells --------------------------------------------------
@@ -164,13 +158,14 @@ class Pool:
             return
         callouts = Callouts()
         self._is_settling = True
-        self._is_open = False
+        self._is_served = self._is_open = False
         try:
             while self.queue.length and self._serve_one(callouts):
                 pass
         finally:
             self._is_settling = False
-        self._is_open = self.app.state is _RUNNING and not self.queue.has_line(())
+        self._is_served = self.app.state is _RUNNING and not self.queue.has_line(())
+        self._is_open = self._is_served and self._eligibility.is_plain
         callouts.finish()
 
     # -- what the topology says ----------------------------------------------
@@ -200,84 +195,59 @@ class Pool:
         if app == self.app:
             self.app = app
             return Drain()
-        self._use_settings(*self._settings_for(app))
+        self._use_settings(self._defaults.of(app))
         return self._become(app, now)
 
-    def announce(self) -> None:
-        """The second half: tell the watchers, then serve or refuse who waits."""
-        callouts = Callouts()
-        callouts.call(self._roster.tell)
-        callouts.call(self.settle)
-        callouts.finish()
-
-    def set_defaults(self, timeouts: Timeouts, limits: Limits) -> None:
+    def set_defaults(self, defaults: PoolSettings, now: float) -> None:
         """Take other defaults under the app's own values."""
-        self._defaults = (timeouts, limits)
-        self._use_settings(*self._settings_for(self.app))
+        self._defaults = defaults
+        self._use_settings(defaults.of(self.app))
+        self._draw(now)
         self.settle()
 
     # -- what there is to see ------------------------------------------------
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The members that serve, in the app's order."""
-        return self._roster.members
-
-    @property
-    def draining(self) -> tuple[Member, ...]:
-        """The members on their way out, oldest first."""
-        return self._roster.draining
-
-    @property
-    def lineup(self) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
-        """The members that serve and those on their way out, as one value that never changes."""
-        return self._roster.lineup
 
     @property
     def queued(self) -> int:
         """How many requests wait."""
         return self.queue.length
 
-    @property
-    def in_flight(self) -> int:
-        """The requests under way at all members, draining ones included."""
-        return sum(member.in_flight for member in self._roster.everybody())
-
-    @property
-    def tunnels(self) -> int:
-        """The tunnels open at all members, draining ones included."""
-        return sum(member.tunnels for member in self._roster.everybody())
-
-    def full_members(self) -> tuple[Member, ...]:
-        """The members that have as many requests as they may."""
-        full = tuple([member for member in self._roster.members if member.in_flight >= member.limit])
-        self.is_crowded = bool(full)
-        return full
-
-    def watch(self, callback: Callable[[Member, MemberEvent], object]) -> Callable[[], None]:
-        """Tell *callback* what becomes of members, until the returned function is called."""
-        return self._roster.watch(callback)
-
     # -- the queue -----------------------------------------------------------
 
-    def _may_open(self) -> bool:
-        # While a change is being made, places may be free that waiters have a
-        # right to; they are served before the change is over.
-        if self.queue.length or self.app.state is not _RUNNING:
-            return False
-        self._is_open = not self._is_settling
-        return True
+    def _choose_with_care(self, tried: tuple[Member, ...], now: float, idempotent: bool) -> Member | None:
+        """Choose while somebody waits, is not well, or starts slowly."""
+        if self.app.state is not _RUNNING:
+            return None
+        eligibility = self._eligibility
+        if now >= eligibility.next_step:
+            self._draw(now)
+        if idempotent:
+            trial = self._trial(tried, now)
+            if trial is not None:
+                return trial
+        if not self._is_served:
+            # While a change is being made, places may be free that waiters have a
+            # right to; they are served before the change is over.
+            if self.queue.length:
+                return None
+            self._is_served = not self._is_settling
+        self._is_open = self._is_served and eligibility.is_plain
+        member: Member | None = self._choose(tried)
+        if member is None and self._end_probation():
+            member = self._choose(tried)
+        return member
 
-    def _refusal_for(self, tried: tuple[Member, ...]) -> ProxyError | None:
+    def _refusal_for(self, tried: tuple[Member, ...], now: float = math.inf) -> ProxyError | None:
         """Why waiting would be in vain, or ``None``."""
         if self.queue.is_held:
             return None
         if self.app.state is not _RUNNING:
             return _REFUSALS[self.app.state]()
-        members = self._roster.members
-        if len(tried) >= len(members) and all(member in tried for member in members):
+        if not all(member in tried for member in self._eligibility.members):
+            return None
+        if all(member in tried for member in self._eligibility.aside):
             return NoBackend()
-        return None
+        return self._quarantined(now)
 
     def _queue_bound(self, now: float) -> int:
         if self.queue.is_held or self.queue.is_behind(now):
@@ -287,7 +257,9 @@ class Pool:
     def _serve_one(self, callouts: Callouts) -> bool:
         """Grant or refuse the oldest ticket that something can be done for, if any."""
         is_running = self.app.state is _RUNNING
-        free = [one for one in self._roster.members if one.in_flight < one.limit] if is_running else ()
+        self._end_probation()
+        eligible = self._eligibility.members
+        free = [one for one in eligible if one.in_flight < one.limit] if is_running else ()
         for ticket in self.queue.heads():
             tried = ticket.tried
             if any(member not in tried for member in free):
@@ -306,38 +278,18 @@ class Pool:
     # -- a change ------------------------------------------------------------
 
     def _become(self, app: App, now: float) -> Drain:
-        self._is_open = False
+        self._is_served = self._is_open = False
+        is_started = app.state is _RUNNING and self.app.state is not _RUNNING
         self.queue.hold(app.state is AppState.PAUSED, now + self.timeouts.queue)
         is_other_balancer = app.balancer != self.app.balancer
         self.app = app
-        changed, drain = self._roster.replace(app.backends, self.limits.in_flight_per_backend, now)
+        drain = self._roster.replace(app.backends, self.limits.in_flight_per_backend, now)
+        if is_started:
+            # Who was stopped meanwhile could not answer; what runs there now has done nothing wrong.
+            for member in self._roster.members:
+                if self._verdicts.start_over(member, "the app was started again", now):
+                    self._roster.note_verdict(member)
+        self._draw(now)
         if is_other_balancer:
             self._use_balancer()
-        elif changed:
-            self._balancer.members_changed(self._roster.members)
         return drain
-
-    def _settings_for(self, app: App) -> tuple[Timeouts, Limits]:
-        timeouts, limits = self._defaults
-        if app.timeouts:
-            timeouts = attrs.evolve(timeouts, **app.timeouts)
-        if app.limits:
-            limits = attrs.evolve(limits, **app.limits)
-        return timeouts, limits
-
-    def _use_settings(self, timeouts: Timeouts, limits: Limits) -> None:
-        self.timeouts = timeouts
-        self.limits = limits
-        self.is_crowded = True  # for all that is known
-        for member in self._roster.everybody():
-            member.limit = limits.in_flight_per_backend
-
-    def _use_balancer(self) -> None:
-        """Take up the balancer that the app names.
-
-        An unknown name means round robin: whoever reads app records refuses
-        it there, and here an app that answers is worth more than a complaint.
-        """
-        self._balancer = self._balancers.get(self.app.balancer, RoundRobin)(self._random)
-        self._choose = self._balancer.choose
-        self._balancer.members_changed(self._roster.members)

@@ -20,11 +20,21 @@ from weakref import WeakValueDictionary
 import attrs
 
 from scalingo_proxy.interfaces import IBalancer
-from scalingo_proxy.model import App, AppState, Limits, Route, Timeouts, TopologyChange
+from scalingo_proxy.model import (
+    App,
+    AppState,
+    Health,
+    Limits,
+    Quarantine,
+    Route,
+    Timeouts,
+    TopologyChange,
+)
 from scalingo_proxy.routing.balancers import BALANCERS
 from scalingo_proxy.routing.callouts import Callouts
 from scalingo_proxy.routing.members import Drain, Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
+from scalingo_proxy.routing.pool_settings import PoolSettings
 
 __all__ = ["Pools"]
 
@@ -35,7 +45,8 @@ class Pools:
     Tell it every change of every feed.  An app costs one reference before its
     first request, and not even that as long as no feed speaks of it.
 
-    :param timeouts: the defaults that apps may override; *limits* likewise.
+    :param timeouts: the defaults that apps may override; *limits*, *health*
+        and *quarantine* likewise.
     :param random: where balancers get their randomness.
     :param balancers: what ``balancer`` of an app may name.
     :param clock: seconds, monotonic, the same that callers give as *now*.
@@ -61,8 +72,10 @@ class Pools:
         balancers: Mapping[str, Callable[[Random], IBalancer]] = BALANCERS,
         *,
         clock: Callable[[], float],
+        health: Health = Health(),  # noqa: B008 - frozen
+        quarantine: Quarantine = Quarantine(),  # noqa: B008 - frozen
     ) -> None:
-        self._defaults = (timeouts, limits)
+        self._defaults = PoolSettings(timeouts, limits, health, quarantine)
         self._random = random
         self._balancers = balancers
         self._clock = clock
@@ -126,12 +139,22 @@ class Pools:
         callouts.finish()
         return tuple(drains)
 
-    def set_defaults(self, timeouts: Timeouts, limits: Limits) -> None:
-        """Take other defaults under the apps' own values, after a reload."""
-        self._defaults = (timeouts, limits)
+    def set_defaults(
+        self,
+        timeouts: Timeouts,
+        limits: Limits,
+        health: Health | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        """Take other defaults under the apps' own values, after a reload; what is left out stays."""
+        before = self._defaults
+        self._defaults = PoolSettings(
+            timeouts, limits, health or before.health, quarantine or before.quarantine
+        )
+        now = self._clock()
         callouts = Callouts()
         for pool in self:
-            callouts.call(pool.set_defaults, timeouts, limits)
+            callouts.call(pool.set_defaults, self._defaults, now)
         callouts.finish()
 
     def watch(self, callback: Callable[[Pool, Member, MemberEvent], object]) -> Callable[[], None]:
@@ -171,7 +194,17 @@ class Pools:
         return pool
 
     def _make_pool(self, app: App) -> Pool:
-        return Pool(app, *self._defaults, self._random, self._clock(), self._balancers)
+        defaults = self._defaults
+        return Pool(
+            app,
+            defaults.timeouts,
+            defaults.limits,
+            self._random,
+            self._clock(),
+            self._balancers,
+            health=defaults.health,
+            quarantine=defaults.quarantine,
+        )
 
     def _tell(self, pool: Pool, member: Member, event: MemberEvent) -> None:
         callouts = Callouts()

@@ -5,17 +5,18 @@ Pure rules (RFC 9110 §9.2.2); who is asked next is the pool's business.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BACKENDS", "is_idempotent", "may_send_again"]
+__all__ = ["IDEMPOTENT", "MAX_BACKENDS", "is_idempotent", "may_send_again"]
 
 #: How many distinct backends one request may meet.
 MAX_BACKENDS = 3
 
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+#: Methods whose repetition has the effect of one request (RFC 9110 §9.2.2).
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
 def is_idempotent(method: bytes) -> bool:
     """Whether sending it twice has the effect of sending it once."""
-    return method in _IDEMPOTENT
+    return method in IDEMPOTENT
 
 
 def may_send_again(method: bytes, written: bool, body_taken: bool, response_begun: bool) -> bool:

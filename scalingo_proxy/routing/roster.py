@@ -16,8 +16,9 @@ from scalingo_proxy.routing.members import Drain, Member, Membership
 
 __all__ = ["MemberEvent", "Roster"]
 
-#: What a watcher is told about a member, in this order.
-MemberEvent = Literal["joined", "draining", "gone"]
+#: What a watcher is told about a member: the first three once each, in this
+#: order, and "verdict" whenever there is news of its health.
+MemberEvent = Literal["joined", "draining", "gone", "verdict"]
 
 
 class Roster:
@@ -47,17 +48,15 @@ class Roster:
         """Serving and draining members."""
         return (*self.members, *self._draining)
 
-    def replace(self, backends: Iterable[Backend], limit: int, now: float) -> tuple[bool, Drain]:
+    def replace(self, backends: Iterable[Backend], limit: int, now: float) -> Drain:
         """Keep, add and drain members so that they are the given *backends*.
 
         Nobody is told before :meth:`tell`.
 
-        :return: whether there is anything new to choose from (members, order
-            or weights), and the drain of those who left.
+        :return: the drain of those who left.
         """
         former = {member.backend.identity: member for member in self.members}
         members: dict[object, Member] = {}
-        reweighted = False
         for backend in backends:
             identity = backend.identity
             if identity in members:
@@ -67,15 +66,12 @@ class Roster:
                 member = Member(backend, limit, now)
                 self._events.append((member, "joined", None))
             elif member.backend != backend:
-                reweighted = reweighted or member.backend.weight != backend.weight
                 member.use(backend)
             members[identity] = member
-        serving = tuple(members.values())
-        changed = reweighted or serving != self.members
-        self.members = serving
+        self.members = tuple(members.values())
         drain = self._drain(former.values(), now)
-        self.lineup = (serving, tuple(self._draining))
-        return changed, drain
+        self.lineup = (self.members, tuple(self._draining))
+        return drain
 
     def _drain(self, leaving: Iterable[Member], now: float) -> Drain:
         drain = Drain(leaving)
@@ -94,6 +90,10 @@ class Roster:
         member.membership_since = now
         self._events.append((member, "gone", self._draining.pop(member)))
         self.lineup = (self.members, tuple(self._draining))
+
+    def note_verdict(self, member: Member) -> None:
+        """There is news of a member's health."""
+        self._events.append((member, "verdict", None))
 
     def watch(self, callback: Callable[[Member, MemberEvent], object]) -> Callable[[], None]:
         """Tell *callback* of every event, until the returned function is called."""

@@ -96,7 +96,7 @@ class FirstByteTests(DeadlineTestCase):
         app = hello(world, replies.fixed(b"second"))
         app.backend.script(replies.delayed(30.5, replies.fixed(b"late")))
         client = world.client().send(get())
-        world.advance(31)
+        world.advance(31.5)
         client.send(get())
         world.advance(1)
         self.assertEqual(client.statuses, [504, 200])
@@ -306,11 +306,11 @@ class PipelinedDeadlineTests(DeadlineTestCase):
     @each_world(timeouts=Timeouts(first_byte=10.0, keep_alive=5.0))
     def test_each_its_own(self, world: World) -> None:
         """An exchange that timed out leaves the one behind it its full time."""
-        app = hello(world, replies.delayed(9.0, replies.fixed(b"ok")))
-        app.backend.script(replies.never())
+        app = hello(world, replies.delayed(9.0, replies.fixed(b"ok")), backends=2)
+        app.backends[0].script(replies.never())
         client = world.client().send(get() + get())
         world.advance(19.5)
-        self.assertEqual(client.statuses, [504, 200])
+        self.assertEqual(sorted(client.statuses), [200, 504])
         world.advance(5)
         self.assertTrue(client.is_over)
 

@@ -368,7 +368,7 @@ class SilentBackendTests(PassthroughTestCase):
         record = world.observer.record
         self.assertEqual((record.code, record.status), ("backend-closed", 0))
         (pool,) = world.pools
-        self.assertIs(pool.members[0].health, HealthState.UNPROVEN)
+        self.assertIs(pool.members[0].health, HealthState.QUARANTINED)
 
     def test_client_that_closes_first(self) -> None:
         """It is nobody's failure when the client leaves before the backend has said anything."""

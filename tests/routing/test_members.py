@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.model import Backend, Outcome
+from scalingo_proxy.model import Backend
 from scalingo_proxy.routing.callouts import Callouts
 from scalingo_proxy.routing.members import Drain, HealthState, Member, Membership
 
@@ -40,18 +40,6 @@ class MemberTests(SynchronousTestCase):
         self.assertFalse(member.is_drained)
         member.tunnels, member.in_flight = 0, 1
         self.assertFalse(member.is_drained)
-
-    def test_first_answer_proves(self) -> None:
-        """The first completed answer makes a member UP; its membership is another matter."""
-        member = make_member()
-        for outcome in Outcome:
-            if outcome is not Outcome.COMPLETED:
-                member.judge(outcome, 6.0)
-        self.assertIs(HealthState.UNPROVEN, member.health)
-        member.judge(Outcome.COMPLETED, 7.0)
-        member.judge(Outcome.COMPLETED, 8.0)
-        self.assertEqual((HealthState.UP, 7.0), (member.health, member.health_since))
-        self.assertEqual((Membership.SERVING, 5.0), (member.membership, member.membership_since))
 
     def test_weight_within_bounds(self) -> None:
         """A weight that no record would be allowed counts as the nearest that is."""

@@ -12,6 +12,7 @@ from scalingo_proxy.errors import AppStopped, Maintenance, NoBackend
 from scalingo_proxy.model import App, AppState, Backend, Limits, Outcome, Timeouts
 from scalingo_proxy.routing.members import HealthState, Membership
 from scalingo_proxy.routing.pool import Pool
+from scalingo_proxy.routing.pool_settings import PoolSettings
 
 
 def make_app(*backends: str | Backend, **fields: Any) -> App:
@@ -58,10 +59,11 @@ class LeaseTests(SynchronousTestCase):
         self.assertEqual((1, 0), (pool.in_flight, pool.tunnels))
 
     def test_first_answer_proves(self) -> None:
-        """The first completed request proves a member; a failure to connect does not."""
+        """The first completed request proves a member; one that was given up does not."""
         pool = make_pool(make_app("10.0.0.1:80"))
         for outcome, health in (
-            (Outcome.CONNECT_FAILED, HealthState.UNPROVEN),
+            (Outcome.ABANDONED, HealthState.UNPROVEN),
+            (Outcome.BAD_RESPONSE, HealthState.UNPROVEN),
             (Outcome.COMPLETED, HealthState.UP),
         ):
             lease = pool.lease()
@@ -204,7 +206,7 @@ class ChangeTests(SynchronousTestCase):
         """Timeouts are the defaults with the app's own over them, and both may change."""
         pool = make_pool(make_app(timeouts={"queue": 3.0}))
         self.assertEqual(Timeouts(queue=3.0), pool.timeouts)
-        pool.set_defaults(Timeouts(connect=1.0), Limits(body_bytes=9))
+        pool.set_defaults(PoolSettings(Timeouts(connect=1.0), Limits(body_bytes=9)), 0.0)
         self.assertEqual(
             (Timeouts(connect=1.0, queue=3.0), Limits(body_bytes=9)), (pool.timeouts, pool.limits)
         )

@@ -25,10 +25,17 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.errors import AppStopped, Maintenance, NoBackend, ProxyError, QueueFull
-from scalingo_proxy.model import App, AppState, Backend, Limits, Outcome, Timeouts
+from scalingo_proxy.errors import (
+    AppStopped,
+    Maintenance,
+    NoBackend,
+    ProxyError,
+    Quarantined,
+    QueueFull,
+)
+from scalingo_proxy.model import App, AppState, Backend, Limits, Outcome, ProbeResult, Timeouts
 from scalingo_proxy.routing.balancers import BALANCERS
-from scalingo_proxy.routing.members import Drain, Member, Membership
+from scalingo_proxy.routing.members import Drain, HealthState, Member, Membership
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
 
@@ -47,18 +54,23 @@ limit_sets = st.fixed_dictionaries(
 topologies = st.one_of(
     st.fixed_dictionaries({"backends": backend_sets}),
     st.fixed_dictionaries({"limits": limit_sets}),
+    st.fixed_dictionaries({"health": st.fixed_dictionaries({"slow_start": st.sampled_from([0.0, 5.0])})}),
     st.fixed_dictionaries({}, optional={"backends": backend_sets, "balancer": st.sampled_from([*BALANCERS])}),
 )
 states = st.fixed_dictionaries(
     {"state": st.sampled_from(AppState)}, optional={"backends": backend_sets, "limits": limit_sets}
 )
 actions = st.tuples(
-    st.sampled_from(["release own", "release", "lease", "cancel", "tunnel", "change"]),
+    st.sampled_from(["release own", "release", "lease", "cancel", "tunnel", "change", "probe"]),
     numbers,
     st.one_of(topologies, topologies, states),
 )
 scripts = st.one_of(st.just([]), st.lists(actions, max_size=4))
 Script = list[tuple[str, int, dict[str, Any]]]
+
+
+def is_eligible(member: Member) -> bool:
+    return member.health in (HealthState.UP, HealthState.UNPROVEN)
 
 
 class Waiter:
@@ -111,19 +123,20 @@ class PoolMachine(RuleBasedStateMachine):
         assert member not in tried
         assert member in self.pool.members
         assert member.in_flight <= member.limit
+        assert is_eligible(member) or member.is_on_trial
         self.leases.append(lease)
 
     def do_lease(self, number: int, script: Script) -> None:
         tried = self.pick_tried(number)
         try:
-            lease = self.pool.lease(tried)
+            lease = self.pool.lease(tried, self.now, idempotent=bool(number % 3))
         except ProxyError as error:
             self.check_refusal(error, tried)
         else:
             if lease is None:
                 self.do_enqueue(tried, script)
             else:
-                for waiter in self.waiting:
+                for waiter in self.waiting if is_eligible(lease.member) else ():
                     assert lease.member in waiter.tried, "overtook a waiter"
                 self.take(lease, tried)
 
@@ -163,8 +176,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_refusal(self, error: ProxyError, tried: tuple[Member, ...]) -> None:
         if self.app.state is AppState.RUNNING:
-            assert isinstance(error, NoBackend)
-            assert set(self.pool.members) <= set(tried)
+            left = set(self.pool.members) - set(tried)
+            assert isinstance(error, Quarantined if left else NoBackend)
+            assert not any(is_eligible(member) for member in left)
         else:
             assert isinstance(error, REFUSALS[self.app.state])
 
@@ -178,6 +192,12 @@ class PoolMachine(RuleBasedStateMachine):
             lease = held[number % len(held)]
             (self.leases if lease in self.leases else self.tunnels).remove(lease)
             lease.release(list(Outcome)[number % len(Outcome)], self.now)
+
+    def do_probe(self, number: int) -> None:
+        members = (*self.pool.members, *self.pool.draining)
+        if members:
+            result = ProbeResult(number % 2 == 0, "probed", is_answer=number % 3 == 0)
+            self.pool.probed(members[number // 8 % len(members)], result, self.now)
 
     def do_tunnel(self, number: int) -> None:
         if self.leases:
@@ -217,6 +237,8 @@ class PoolMachine(RuleBasedStateMachine):
                 self.do_tunnel(number)
             elif what == "change":
                 self.do_change(changes)
+            elif what == "probe":
+                self.do_probe(number)
 
     # -- rules -----------------------------------------------------------------
 
@@ -259,6 +281,14 @@ class PoolMachine(RuleBasedStateMachine):
     def resume(self) -> None:
         self.do_change({"state": AppState.RUNNING})
 
+    @rule(number=numbers)
+    def probe(self, number: int) -> None:
+        self.do_probe(number)
+
+    @rule()
+    def start_over(self) -> None:
+        self.pool.start_over("redeployed", self.now)
+
     @rule(seconds=st.integers(1, 9))
     def later(self, seconds: int) -> None:
         self.now += seconds
@@ -282,7 +312,11 @@ class PoolMachine(RuleBasedStateMachine):
             assert not self.waiting
         elif self.app.state is AppState.RUNNING:
             for waiter in self.waiting:
-                usable = [member for member in self.pool.members if member not in waiter.tried]
+                usable = [
+                    member
+                    for member in self.pool.members
+                    if member not in waiter.tried and is_eligible(member)
+                ]
                 assert usable, "waits for nobody"
                 assert not any(member.has_room for member in usable), "a place it could use is free"
 
@@ -299,8 +333,23 @@ class PoolMachine(RuleBasedStateMachine):
         assert {member.backend.address: member.backend for member in self.pool.members} == expected
         for member in self.pool.members:
             assert member.membership is Membership.SERVING
-            assert member.weight == member.backend.weight
-            assert member.limit == self.pool.limits.in_flight_per_backend
+            assert member.weight >= member.backend.weight
+            if not self.app.health.get("slow_start"):
+                assert member.weight == member.backend.weight or not is_eligible(member)
+            assert member.limit == self.pool.limits.in_flight_per_backend or member.is_on_probation
+
+    @invariant()
+    def verdicts_are_told(self) -> None:
+        aside = [member for member in self.pool.members if not is_eligible(member)]
+        assert [one.address for one in self.pool.sidelined] == [one.backend.address for one in aside]
+        for member in self.pool.members:
+            held = [lease for lease in self.leases + self.tunnels if lease.member is member]
+            assert not member.is_on_trial or held, "a trial without a request"
+            if member.health is HealthState.UP:
+                assert member.wants_answer == bool(member.quarantines)
+                assert member.probe_due_at == float("inf")
+            else:
+                assert member.probe_due_at <= self.now + self.pool.quarantine.max
 
     @invariant()
     def drains_end_with_their_members(self) -> None:
@@ -318,7 +367,7 @@ class PoolMachine(RuleBasedStateMachine):
             Membership.GONE: ["joined", "draining", "gone"],
         }
         for member, events in self.events.items():
-            assert events == life[member.membership]
+            assert [event for event in events if event != "verdict"] == life[member.membership]
         for member in (*self.pool.members, *self.pool.draining):
             assert member in self.events
 

@@ -14,6 +14,7 @@ from scalingo_proxy.errors import AppStopped, Maintenance, NoBackend, PauseTimeo
 from scalingo_proxy.model import App, AppState, Limits, Outcome, Timeouts
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
+from scalingo_proxy.routing.pool_settings import PoolSettings
 from scalingo_proxy.routing.queue import Ticket
 
 ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
@@ -177,7 +178,7 @@ class OrderTests(QueueTestCase):
         self.pool = Pool(app, Timeouts(), Limits(), Random(1), 0.0, {"nobody": lambda random: Nobody()})
         self.assertIsNone(self.pool.lease())
         ticket = self.wait("waiter")
-        self.pool.set_defaults(Timeouts(), Limits(in_flight_per_backend=9))
+        self.pool.set_defaults(PoolSettings(Timeouts(), Limits(in_flight_per_backend=9)), 0.0)
         self.assertTrue(ticket.is_waiting)
         ticket.cancel()
         self.assertEqual((0, []), (self.pool.queued, self.ends))
@@ -257,7 +258,7 @@ class ChangeWhileWaitingTests(QueueTestCase):
         self.change(limits={"in_flight_per_backend": 2})
         self.assertEqual([("first", ONE)], self.ends)
         self.change(limits={})
-        self.pool.set_defaults(Timeouts(), Limits(in_flight_per_backend=3))
+        self.pool.set_defaults(PoolSettings(Timeouts(), Limits(in_flight_per_backend=3)), 0.0)
         self.assertEqual([("first", ONE), ("second", ONE)], self.ends)
 
     def test_last_member_leaves(self) -> None:
@@ -361,7 +362,7 @@ class ReentranceTests(QueueTestCase):
         asked: list[Lease | None] = []
         self.wait("first", one, then=lambda: asked.append(self.pool.lease((one,))))
         self.wait("second", one)
-        self.pool.set_defaults(Timeouts(), Limits(in_flight_per_backend=3))
+        self.pool.set_defaults(PoolSettings(Timeouts(), Limits(in_flight_per_backend=3)), 0.0)
         self.assertEqual([None], asked)
         self.assertEqual([("first", TWO), ("second", TWO)], self.ends)
 
