@@ -196,7 +196,7 @@ class PoolMachine(RuleBasedStateMachine):
     def do_probe(self, number: int) -> None:
         members = (*self.pool.members, *self.pool.draining)
         if members:
-            result = ProbeResult(number % 2 == 0, "probed", is_answer=number % 3 == 0)
+            result = ProbeResult(number % 2 == 0, "probed", "tcp://10.0.0.1:1", is_answer=number % 3 == 0)
             self.pool.probed(members[number // 8 % len(members)], result, self.now)
 
     def do_tunnel(self, number: int) -> None:
