@@ -67,9 +67,7 @@ def assemble(
     randomness = random.Random(seed)
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
     metrics = Metrics(settings.metrics.max_apps)
-    explain = Explain(
-        settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query
-    )
+    explain = Explain(settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query)
 
     store = StoreResolver(settings.proxy.state, reactor, read_certificate=stored_certificate)
     file = ConfigFileResolver()

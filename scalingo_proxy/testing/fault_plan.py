@@ -101,16 +101,17 @@ class FaultPlan:
             self._let_go(suffering)
 
     def end(self) -> None:
-        """End everything, and forget what was to come."""
+        """End everything, and forget what was to come; connections that were reset or cut stay so."""
         for call in self._scheduled:
             if call.active():
                 call.cancel()
         self._scheduled.clear()
         self._series.clear()
-        for sufferings in self._sufferings.values():
-            for suffering in sufferings:
-                self._let_go(suffering)
         self._sufferings.clear()
+        for socket in list(self._kernel.sockets):
+            if socket.line is not None:
+                socket.line.end()
+                socket.pump()
 
     def is_suffering(self, address: str) -> bool:
         """Whether a fault is in force at *address* now."""

@@ -167,6 +167,7 @@ async def main(name: str, port: str, journal: str, certificate: str = "", key: s
     await ended.wait()
     server.close()
     await backend.stop()
+    os._exit(0)  # what is still open ends as it does with any process
 
 
 if __name__ == "__main__":

@@ -12,27 +12,19 @@ import time
 
 from tests.soak import backend as program
 from tests.soak.exchanges import Touch
+from tests.soak.members import Execution, SoakMember, SoakMembers
 
 __all__ = ["BackendProcess", "Fleet"]
 
 
-class BackendProcess:
-    """One backend, through all its deaths.
-
-    :ivar touches: what was done to it, in order.
-    :ivar serves_from: when the proxy had acknowledged it.
-    :ivar serves_until: when the proxy was asked to let it go.
-    :ivar gone_from: when the proxy had acknowledged that.
-    """
+class BackendProcess(SoakMember):
+    """One backend, through all its deaths."""
 
     def __init__(self, app: str, name: str, journal: str, certificate: tuple[str, ...]) -> None:
-        self.app = app
-        self.name = name
+        super().__init__(app, name)
         self._journal = journal
         self._certificate = certificate
         self.port = 0
-        self.touches: list[Touch] = []
-        self.serves_from = self.serves_until = self.gone_from = float("inf")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,62 +69,39 @@ class BackendProcess:
         yield
         touch.ended = time.monotonic()
 
-    def was_touched(self, began: float, ended: float) -> bool:
-        """Whether anything was done to it in that time."""
-        return any(touch.began <= ended and touch.ended >= began for touch in self.touches)
 
-    def served(self, began: float, ended: float) -> bool:
-        """Whether the proxy had it all that time."""
-        return self.serves_from <= began and self.serves_until >= ended
-
-
-class Fleet:
+class Fleet(SoakMembers):
     """The backends of all apps.
 
     :ivar members: who serves each app now.
-    :ivar everybody: all that ever did.
     """
 
     def __init__(self, directory: str, sealed: dict[str, tuple[str, str]]) -> None:
         self.journal = os.path.join(directory, "journal")
         self._sealed = sealed
         self.members: dict[str, list[BackendProcess]] = {}
-        self.everybody: list[BackendProcess] = []
+        self._everybody: list[BackendProcess] = []
 
     async def add(self, app: str, count: int) -> list[BackendProcess]:
         """Start *count* backends for *app* that it does not have yet."""
-        first = sum(each.app == app for each in self.everybody) + 1
+        first = sum(each.app == app for each in self._everybody) + 1
         fresh = [
             BackendProcess(app, f"{app}-{number}", self.journal, self._sealed.get(app, ()))
             for number in range(first, first + count)
         ]
-        self.everybody += fresh
+        self._everybody += fresh
         await asyncio.gather(*(each.start() for each in fresh))
         return fresh
 
-    def by_name(self, name: str) -> BackendProcess | None:
-        return next((each for each in self.everybody if each.name == name), None)
+    def everybody(self) -> list[BackendProcess]:
+        return self._everybody
 
-    def by_address(self, address: str) -> BackendProcess | None:
-        """The last that was there."""
-        return next((each for each in reversed(self.everybody) if each.address == address), None)
-
-    def has_untouched(self, app: str, began: float, ended: float) -> bool:
-        """Whether a backend served *app* all that time and nothing was done to it."""
-        return any(
-            each.app == app and each.served(began, ended) and not each.was_touched(began, ended)
-            for each in self.everybody
-        )
-
-    def executions(self) -> list[tuple[float, str, str, str]]:
-        """Everything that was executed: when, the id, the method, and the name of the backend."""
+    def executions(self) -> list[Execution]:
         with contextlib.suppress(FileNotFoundError), open(self.journal) as file:
-            return [
-                (float(when), request_id, method, name)
-                for when, request_id, method, name in (line.split() for line in file)
-            ]
+            lines = [line.split() for line in file]
+            return [(float(when), request_id, method, name) for when, request_id, method, name in lines]
         return []
 
     async def end(self) -> None:
         """End all of them, each by its pid."""
-        await asyncio.gather(*(each.kill() for each in self.everybody))
+        await asyncio.gather(*(each.kill() for each in self._everybody))

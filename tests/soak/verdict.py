@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from tests.soak.exchanges import Exchange
-from tests.soak.fleet import Fleet
+from tests.soak.members import SoakMembers
 
 __all__ = ["Verdict"]
 
+#: Codes of requests that no backend has seen: another could have been asked.
+_NOT_SENT = {"connect-failed", "quarantined", "no-backend", "queue-full", "queue-timeout", "no answer"}
+
 #: Codes of requests that may have been executed, whatever their method.
-_MAYBE_EXECUTED = {"first-byte-timeout", "idle-timeout"}
+_MAYBE_EXECUTED = {"first-byte-timeout", "idle-timeout", "bad-response"}
 
 
 class Verdict:
@@ -29,7 +32,11 @@ class Verdict:
     """
 
     def __init__(
-        self, exchanges: list[Exchange], fleet: Fleet, backends_by_id: dict[str, str], recovery_seconds: float
+        self,
+        exchanges: list[Exchange],
+        fleet: SoakMembers,
+        backends_by_id: dict[str, str],
+        recovery_seconds: float,
     ) -> None:
         self.exchanges = exchanges
         self.faults: list[str] = []
@@ -54,7 +61,8 @@ class Verdict:
 
     def _excuse(self, exchange: Exchange) -> str:
         began, ended = exchange.began - self._recovery, exchange.ended
-        if not (exchange.has_begun or exchange.status or "passed" in exchange.kind):
+        has_answer = exchange.has_begun or exchange.status or "broken" not in exchange.code
+        if not (has_answer or "passed" in exchange.kind):
             return ""  # whatever happens to backends, the proxy itself can answer
         if not self._fleet.has_untouched(exchange.app, began, ended):
             return "no untouched backend"
@@ -64,7 +72,7 @@ class Verdict:
             or not exchange.is_repeatable
             or exchange.code in _MAYBE_EXECUTED
         )
-        if may_not_move and exchange.code != "no answer" and self._was_given_to_touched(exchange):
+        if may_not_move and exchange.code not in _NOT_SENT and self._was_given_to_touched(exchange):
             return "its backend was touched"
         return ""
 
@@ -84,7 +92,7 @@ class Verdict:
         return any(
             each.app == exchange.app
             and (each.was_touched(began, ended) or began <= each.serves_until <= ended)
-            for each in self._fleet.everybody
+            for each in self._fleet.everybody()
         )
 
     def _judge_executions(self) -> None:

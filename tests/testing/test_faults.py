@@ -277,11 +277,16 @@ class SufferingTests(FaultTestCase):
     def test_end_of_all(self) -> None:
         """Whatever was planned is forgotten, and whatever is in force ends."""
         for network in self.networks():
-            self.serve(network, Refuse())
+            self.serve(network, Stall(10), Drip(every=100.0), None, Refuse())
+            early = [self.ask(network) for _ in range(3)]
             network.faults.suffer(ADDRESS, Stall())
             network.faults.schedule(ADDRESS, [Outage(50.0, 1.0, Refuse())])
+            early[2].send(ASK)
+            network.advance(1)
+            self.assertEqual([client.count for client in early], [10, 1, len(ANSWER)])
             network.faults.end()
             self.assertEqual(self.ask(network).statuses, [200])
+            self.assertEqual([client.statuses for client in early], [[200], [200], [200, 200]])
             self.assertEqual(network.getDelayedCalls(), [])
 
 

@@ -1,0 +1,48 @@
+"""An hour of a whole busy proxy in seconds; see :mod:`tests.soak.simulation`."""
+
+from __future__ import annotations
+
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.soak.simulation import SimulatedHour
+
+
+class SimulatedHourTests(SynchronousTestCase):
+    """Three doors, three apps, faults, outages, deploys; and what always holds."""
+
+    def test_hour(self) -> None:
+        """Nobody notices what need not be noticed, nothing is left, and the same seed replays it."""
+        began = time.process_time()
+        hour = SimulatedHour(seed=1)
+        hour.run()
+        spent = time.process_time() - began
+        verdict = hour.verdict()
+        self.assertEqual(verdict.faults, [], "\n".join([*verdict.faults, *verdict.summary()]))
+        # It is worth something only if much went well, and everything went wrong.
+        self.assertGreater(sum(exchange.is_good for exchange in hour.exchanges), 2000)
+        for kind in ("GET", "POST", "UPLOAD", "WEBSOCKET", "GET h2", "POST h2", "passed"):
+            self.assertTrue(any(exchange.kind == kind for exchange in hour.exchanges), kind)
+        for trouble in (
+            *("BlackHole", "Refuse", "Reset", "HalfOpen", "Stall"),
+            *("redeployed", "scaled", "paused", "stopped", "refused while stopped"),
+        ):
+            self.assertIn(trouble, hour.counts)
+        self.assertLess(spent, 10.0)
+
+        again = SimulatedHour(seed=1)
+        again.run()
+        again.verdict()
+        self.assertEqual(again.digest(), hour.digest())
+
+    def test_seeds(self) -> None:
+        """Another seed is another story, and the same holds."""
+        digests = set()
+        for seed in (2, 3):
+            hour = SimulatedHour(seed, seconds=600.0)
+            hour.run()
+            verdict = hour.verdict()
+            self.assertEqual(verdict.faults, [], "\n".join([f"seed {seed}", *verdict.faults]))
+            digests.add(hour.digest())
+        self.assertEqual(len(digests), 2)
