@@ -34,8 +34,8 @@ docs: $(DEV)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html is ready"
 
-bench:
-	@echo "there are no benchmarks yet"
+bench: $(TEST)
+	$(BIN)/python -m tests.benchmarks --json build/bench.json --svg build/bench.svg $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build _trial_temp* *.egg-info .mypy_cache .ruff_cache .hypothesis .coverage*

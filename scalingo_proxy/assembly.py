@@ -16,6 +16,7 @@ from twisted.application.service import IService
 
 import twisted
 from scalingo_proxy.model import CertificateChange
+from scalingo_proxy.protocols.backend_connector import BackendConnector
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
 from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
@@ -46,6 +47,7 @@ from scalingo_proxy.services.reactor_lag import ReactorLag
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
 from scalingo_proxy.settings import ListenSettings, Settings
+from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.version import VERSION
 
 __all__ = ["assemble"]
@@ -77,11 +79,13 @@ def assemble(
     file.replace(settings.apps)
     reactor_lag = ReactorLag(reactor)
 
+    sockets = eager(reactor)
     pools = Pools(settings.timeouts, settings.limits, randomness, clock=reactor.seconds)
     env = make_environment(
         resolver,
         reactor,
         pools=pools,
+        connect=BackendConnector(sockets),
         observer=Broadcast(metrics, access_log, explain),
         timeouts=settings.timeouts,
         limits=settings.limits,
@@ -101,6 +105,7 @@ def assemble(
     build = _build(settings)
     parts = Parts(
         reactor=reactor,
+        sockets=sockets,
         env=env,
         certificates=certificates,
         file=file,

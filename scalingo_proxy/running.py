@@ -53,6 +53,7 @@ _TRY = {"http": "curl ", "tls": f"curl --cacert {DEMO_FOLDER}/ca.pem "}
 class Parts:
     """What a running proxy is made of.
 
+    :ivar sockets: the reactor as the doors listen on it.
     :ivar make_doors: the listeners that settings ask for.
     :ivar read_again: reads the configuration for a reload; without it a
         reload changes nothing.
@@ -60,6 +61,7 @@ class Parts:
     """
 
     reactor: Any
+    sockets: Any
     env: Environment
     certificates: CertificateIndex
     file: ConfigFileResolver
@@ -97,7 +99,7 @@ class Proxy(MultiService):
         self._is_stopping = False
         self.gate = AcceptGate(parts.reactor, parts.env.room_for_clients, parts.env.make_room)
         self.listeners = ListenersService(
-            parts.reactor,
+            parts.sockets,
             parts.make_doors(settings),
             drain_seconds=settings.timeouts.drain,
             gate=self.gate,

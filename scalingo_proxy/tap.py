@@ -71,6 +71,7 @@ def makeService(options: Options) -> MultiService:
 
     from scalingo_proxy.assembly import assemble
     from scalingo_proxy.services.log_stream import LogStream
+    from scalingo_proxy.transports.turns import shorten_turns
 
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
         # twistd takes it for its log after this, and must not block on it.
@@ -80,6 +81,8 @@ def makeService(options: Options) -> MultiService:
         # Timers must not jump with the wall clock, as most reactors' do.
         # Nothing has been scheduled yet, so the clock can still be exchanged.
         reactor.seconds = time.monotonic  # type: ignore[method-assign]
+
+    shorten_turns(reactor)
 
     def read() -> Settings:
         from scalingo_proxy.config import load

@@ -94,8 +94,9 @@ class ImportsTests(unittest.SynchronousTestCase):
         self.assertEqual(self.imported_in("scalingo_proxy") - self.BROUGHT, set())
 
     def test_tests(self) -> None:
-        """The tests need nothing but the extra ``test``."""
-        extra = setup_cfg()["options.extras_require"]["test"]
+        """The tests need nothing but the extra ``test``, and measurements one peer more."""
+        extras = setup_cfg()["options.extras_require"]
+        extra = extras["test"] + extras["bench"]
         listed = {Requirement(line).name.replace("-", "_") for line in extra.split("\n") if line}
         self.assertEqual(self.imported_in("tests") - self.BROUGHT - listed, set())
 
@@ -134,8 +135,8 @@ class WheelTests(unittest.SynchronousTestCase):
         self.assertEqual(required, {str(Requirement(text)) for text in expected})
 
     def test_extras(self) -> None:
-        """What contributors need comes in three extras."""
-        self.assertEqual(set(self.metadata.provides_extra or ()), {"dev", "docs", "test"})
+        """What contributors need comes in four extras."""
+        self.assertEqual(set(self.metadata.provides_extra or ()), {"bench", "dev", "docs", "test"})
 
     def test_description(self) -> None:
         """An index shows the version, the licence, the README and the Python it takes."""
@@ -203,11 +204,7 @@ class MakeTests(unittest.SynchronousTestCase):
         self.assertNotIn("asked", output)
 
     def test_every_target_sets_up(self) -> None:
-        """Each target but bench and clean begins with the environment."""
-        for target in ("demo", "test", "lint", "types", "docs"):
+        """Each target but clean begins with the environment."""
+        for target in ("demo", "test", "bench", "lint", "types", "docs"):
             _, output = self.run_make("--dry-run", target)
             self.assertIn("-m venv .venv", output, target)
-
-    def test_bench(self) -> None:
-        """The hook for benchmarks admits that there are none."""
-        self.assertEqual(self.run_make("bench"), (0, "there are no benchmarks yet\n"))

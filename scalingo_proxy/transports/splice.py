@@ -26,6 +26,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 
+from scalingo_proxy.transports.eager import Eager
 from scalingo_proxy.transports.pipes import Pipe, Pipes
 
 __all__ = ["Splice", "begin_splice", "can_be_spliced"]
@@ -74,6 +75,8 @@ class Splice:
         self._pipe: Pipe | None = None
         source.doRead = self._read
         destination.doWrite = self._write
+        if isinstance(destination, Eager):
+            destination.may_send = False  # a write must not overtake what the pipe holds
 
     @property
     def held(self) -> int:
@@ -91,7 +94,8 @@ class Splice:
         if pipe is not None:
             self._pipes.give_back(pipe)
         _restore(self._source, "doRead", self._read)
-        _restore(self._destination, "doWrite", self._write)
+        if _restore(self._destination, "doWrite", self._write) and isinstance(self._destination, Eager):
+            self._destination.send_again()
 
     # -- called by the reactor, as methods of the transports ------------------
 
@@ -117,7 +121,7 @@ class Splice:
             return self._read_failed(error)
         if not count:
             self._pipes.give_back(pipe)
-            return CONNECTION_DONE
+            return CONNECTION_LOST if getattr(source, "has_failed", False) else CONNECTION_DONE
         self._moved(count)
         try:
             pipe.held = count - _splice(pipe.source, destination.fileno(), count, flags=_FLAGS)
@@ -175,7 +179,9 @@ class Splice:
         return None
 
 
-def _restore(transport: Any, name: str, method: Callable[[], Any]) -> None:
+def _restore(transport: Any, name: str, method: Callable[[], Any]) -> bool:
     """Take *method* out of *transport*, if it is still there: an abort replaces it."""
-    if transport.__dict__.get(name) == method:
+    is_there: bool = transport.__dict__.get(name) == method
+    if is_there:
         delattr(transport, name)
+    return is_there

@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.transport_contract import TransportContract
 from scalingo_proxy.testing.transport_recorders import Recorder
+from scalingo_proxy.transports.eager import EagerClient, EagerServer, eager
 
 
 async def connect(reactor: Any, server: Recorder, client: Recorder, host: str) -> Any:
@@ -35,11 +36,14 @@ class LoopbackTCP(TransportContract, TestCase):
     host = "127.0.0.1"
     near_listens = True
 
-    async def connect(self, near: Recorder, far: Recorder) -> None:
+    def reactor(self) -> Any:
         from twisted.internet import reactor
 
+        return reactor
+
+    async def connect(self, near: Recorder, far: Recorder) -> None:
         server, client = (near, far) if self.near_listens else (far, near)
-        port = await connect(reactor, server, client, self.host)
+        port = await connect(self.reactor(), server, client, self.host)
         self.addCleanup(port.stopListening)
         self.addCleanup(self._abort, near, far)
         await self.until(lambda: near.transport and far.transport)
@@ -119,3 +123,23 @@ class MemoryTinyBuffers(Memory):
 
     settings = {"buffer_bytes": 1024}  # noqa: RUF012
     more_than_fits = bytes(range(256)) * 512
+
+
+class EagerTCP(LoopbackTCP):
+    """Real sockets whose transports write at once: nobody can tell the difference."""
+
+    def reactor(self) -> Any:
+        from twisted.internet import reactor
+
+        return eager(reactor)
+
+    async def connect(self, near: Recorder, far: Recorder) -> None:
+        await super().connect(near, far)
+        self.assertIsInstance(near.transport, EagerServer if self.near_listens else EagerClient)
+
+
+class EagerTCPClient(EagerTCP):
+    """The end under test is the connecting one, over IPv6."""
+
+    near_listens = False
+    host = "::1"

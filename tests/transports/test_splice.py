@@ -19,6 +19,7 @@ from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder
 from scalingo_proxy.testing.transports import connected_pair
 from scalingo_proxy.transports import splice
+from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.transports.splice import can_be_spliced
 from tests.transports.test_tunnels import open_tunnel
@@ -43,7 +44,7 @@ class SpliceTestCase(TestCase):
     async def open(self) -> Tunnel:
         from twisted.internet import reactor
 
-        tunnel = await open_tunnel(reactor, self.pipes, self.addCleanup)
+        tunnel = await open_tunnel(eager(reactor), self.pipes, self.addCleanup)
         self.tunnels.append(tunnel)
         return tunnel
 
@@ -133,7 +134,7 @@ class SpliceTests(SpliceTestCase):
                 tunnel.backend.transport.pauseProducing()
                 tunnel.client.transport.write(MEGABYTE * 16)
             tunnel.client.transport.loseWriteConnection()
-            await deferLater(reactor, 0.1)  # type: ignore[arg-type]
+            await deferLater(reactor, 0.5)  # type: ignore[arg-type]
             self.assertLess(await self.count_turns(0.1), 20)
 
     async def count_turns(self, seconds: float) -> int:

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from scalingo_proxy.testing.network import MemoryNetwork
+from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.pipes import Pipes
 from tests.transports.tunnel_suite import Peer, Tunnel, TunnelSuite
 from tests.transports.tunnels import End
@@ -67,10 +68,13 @@ class Loopback(TunnelSuite, TestCase):
         pipes.close()
         self.assertEqual((pipes.given_count, pipes.kept_count), (0, 0))
 
-    async def open(self) -> Tunnel:
+    def reactor(self) -> Any:
         from twisted.internet import reactor
 
-        tunnel = await open_tunnel(reactor, self.pipes, self.addCleanup)
+        return reactor
+
+    async def open(self) -> Tunnel:
+        tunnel = await open_tunnel(self.reactor(), self.pipes, self.addCleanup)
         self.addCleanup(self._abort, tunnel)
         return tunnel
 
@@ -111,6 +115,17 @@ class LoopbackSplicedAtTimes(LoopbackSpliced):
         random, take = Random(self.id()), pipes.take
         self.patch(pipes, "take", lambda: take() if random.random() < 0.5 else None)
         return pipes
+
+
+class LoopbackEager(Loopback):
+    """Real sockets that are written to at once."""
+
+    def reactor(self) -> Any:
+        return eager(super().reactor())
+
+
+class LoopbackEagerSpliced(LoopbackEager, LoopbackSplicedAtTimes):
+    """The same, partly past this process."""
 
 
 class Memory(TunnelSuite, TestCase):

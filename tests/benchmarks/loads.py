@@ -1,0 +1,154 @@
+"""Loads: each puts so much on a proxy and tells how many units that were.
+
+Programs that are good at it (wrk, h2load) where there are any; else a small
+process of our own.  All of them run on the cores that the proxy does not have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tests.benchmarks.peers import Peer
+from tests.benchmarks.programs import find
+from tests.benchmarks.world import BROWSER_HEADERS, World, host
+
+__all__ = ["Load", "clients", "h2load", "request_latencies", "wrk"]
+
+#: Puts a load on a peer; how many units that were.
+Load = Callable[[Peer], float]
+
+#: How many of the apps are asked for, in turn.
+HOSTS_IN_USE = 10
+
+
+def _run(world: World, command: list[str]) -> str:
+    ended = subprocess.run(
+        command,
+        cwd=os.getcwd(),
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, world.cores.rest),
+    )
+    if ended.returncode:
+        raise RuntimeError(f"{command[0]} failed: {ended.stdout[-500:]} {ended.stderr[-2000:]}")
+    return ended.stdout
+
+
+def wrk(
+    world: World, seconds: int, connections: int = 32, close: bool = False, apps: int = HOSTS_IN_USE
+) -> Load:
+    """Plain HTTP/1.1 with headers as browsers send them, to many hosts in turn.
+
+    :param close: a new connection for each request.
+    """
+    program = find("wrk", "apt-get install wrk")
+    fields = {**BROWSER_HEADERS, **({"Connection": "close"} if close else {})}
+    lines = ", ".join(f'["{name}"] = "{value}"' for name, value in fields.items())
+    script = world.write(
+        f"requests-{int(close)}-{apps}.lua",
+        f"""
+local requests, turn = {{}}, 0
+function init()
+  for number = 0, {apps} - 1 do
+    local headers = {{ {lines}, ["Host"] = "app" .. number .. ".bench.example" }}
+    requests[number] = wrk.format("GET", "/some/path?page=2", headers)
+  end
+end
+function request()
+  turn = (turn + 1) % {apps}
+  return requests[turn]
+end
+""",
+    )
+
+    def load(peer: Peer) -> float:
+        told = _run(
+            world,
+            [
+                program,
+                "-t1",
+                f"-c{connections}",
+                f"-d{seconds}",
+                "-s",
+                script,
+                f"http://127.0.0.1:{peer.http}/",
+            ],
+        )
+        answered = re.search(r"(\d+) requests in", told)
+        if answered is None or "Non-2xx" in told:
+            raise RuntimeError(f"{peer.name} did not answer everything with 200: {told}")
+        return float(answered[1])
+
+    return load
+
+
+def _h2load_command(peer: Peer, seconds: int, options: list[str]) -> list[str]:
+    program = find("h2load", "apt-get install nghttp2-client")
+    headers = [word for name, value in BROWSER_HEADERS.items() for word in ("-H", f"{name}: {value}")]
+    is_tls = "--plain" not in options
+    url = f"{'https' if is_tls else 'http'}://{host(7)}/some/path?page=2"
+    port = peer.https if is_tls else peer.http
+    options = [option for option in options if option != "--plain"]
+    return [program, *options, f"-D{seconds}", *headers, f"--connect-to=127.0.0.1:{port}", url]
+
+
+def h2load(world: World, seconds: int, options: list[str]) -> Load:
+    """HTTP/2 (or HTTP/1.1 with ``--h1``) over TLS, or plain with ``--plain``."""
+
+    def load(peer: Peer) -> float:
+        told = _run(world, _h2load_command(peer, seconds, options))
+        counts = re.search(r"(\d+) succeeded, (\d+) failed", told)
+        if counts is None or int(counts[2]) or "4xx, 0 5xx" not in told:
+            raise RuntimeError(f"{peer.name} did not answer everything: {told}")
+        return float(counts[1])
+
+    return load
+
+
+def request_latencies(
+    world: World, peer: Peer, rate: float, seconds: int, connections: int = 32
+) -> list[float]:
+    """How long each request took, in seconds, at so many requests a second."""
+    log = os.path.join(world.directory, "latencies")
+    if os.path.exists(log):
+        os.unlink(log)
+    options = ["--plain", "--h1", f"-c{connections}", f"--rps={rate / connections:.3f}", f"--log-file={log}"]
+    _run(world, _h2load_command(peer, seconds, options))
+    with open(log) as file:
+        return sorted(int(line.split("\t")[2]) / 1e6 for line in file)
+
+
+def clients(world: World, kind: str, count: int, port: str) -> Load:
+    """Our own clients, see :mod:`tests.benchmarks.clients`.
+
+    :param port: which of a peer's ports they connect to.
+    """
+
+    def load(peer: Peer) -> float:
+        authority = world.write("authority.pem", world.authority.pem.decode())
+        told = _run(
+            world,
+            [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.clients",
+                kind,
+                str(count),
+                str(getattr(peer, port)),
+                authority,
+            ],
+        )
+        answer: dict[str, Any] = json.loads(told)
+        return float(answer["units"])
+
+    return load

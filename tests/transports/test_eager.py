@@ -1,0 +1,155 @@
+"""Transports that write at once: what the contract of all transports does not say."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+
+from scalingo_proxy.testing.network import MemoryNetwork
+from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, Recorder
+from scalingo_proxy.transports.eager import EagerPort, EagerServer, eager
+from scalingo_proxy.transports.pipes import Pipes
+from scalingo_proxy.transports.splice import begin_splice
+
+
+class EagerTests(TestCase):
+    """One accepted connection, with a plain socket at the other end."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = eager(reactor)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        while not condition():
+            await deferLater(self.reactor, 0)
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            await deferLater(self.reactor, 0)
+
+    async def connect(self, kind: type[Recorder] = Recorder) -> tuple[Any, socket.socket]:
+        """The protocol, and the socket of its peer."""
+        protocol = kind()
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda addr: protocol  # type: ignore[assignment]
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        peer = socket.create_connection(("127.0.0.1", port.getHost().port))
+        peer.settimeout(10)
+        self.addCleanup(self._end, protocol)
+        self.addCleanup(peer.close)
+        await self.until(lambda: protocol.transport is not None)
+        return protocol, peer
+
+    async def _end(self, protocol: Any) -> None:
+        if protocol.reason is None:
+            protocol.transport.abortConnection()
+        await self.until(lambda: protocol.reason)
+
+    async def test_written_at_once(self) -> None:
+        """A write has left before it returns."""
+        protocol, peer = await self.connect()
+        protocol.transport.write(b"one ")
+        protocol.transport.writeSequence([b"two ", b"three"])
+        peer.setblocking(False)
+        self.assertEqual(peer.recv(100), b"one two three")
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    async def test_reset_inside_write(self) -> None:
+        """A write that meets a reset raises nothing and calls nobody; the next turn tells of the loss."""
+        protocol, peer = await self.connect()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        protocol.transport.write(b"x")
+        protocol.transport.write(b"y")
+        self.assertIs(protocol.reason, None)
+        await self.until(lambda: protocol.reason)
+        self.assertIs(protocol.ended_with, ConnectionLost)
+
+    async def test_reset_inside_write_is_no_clean_end(self) -> None:
+        """The error that a write has taken is not missed by who reads."""
+        protocol, peer = await self.connect(HalfCloseRecorder)
+        peer.sendall(b"half of it")
+        await self.until(lambda: protocol.received)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        protocol.transport.write(b"x")
+        await self.until(lambda: protocol.reason)
+        self.assertIs(protocol.ended_with, ConnectionLost)
+        self.assertNotIn("readConnectionLost", protocol.events)
+
+    async def test_rest_is_buffered_in_order(self) -> None:
+        """What the kernel does not take follows by itself, before what is written later."""
+        protocol, peer = await self.connect()
+        sent = bytes(range(256)) * 40_000
+        protocol.transport.write(sent)
+        protocol.transport.write(b"the end")
+        protocol.transport.loseConnection()
+        received = bytearray()
+        while len(received) < len(sent) + 7:
+            await self.turns(1)
+            received += peer.recv(1 << 20)
+        self.assertTrue(received == sent + b"the end")
+        await self.until(lambda: protocol.reason)
+        self.assertIs(protocol.ended_with, ConnectionDone)
+
+    async def test_write_does_not_overtake_a_pipe(self) -> None:
+        """While bytes lie in the pipe of a splice, a write waits behind them."""
+        pipes = Pipes()
+        if not pipes.are_of_use:
+            self.skipTest("there is no splice here")
+        self.addCleanup(pipes.close)
+        source, source_peer = await self.connect()
+        destination, peer = await self.connect()
+        splice = begin_splice(source.transport, destination.transport, pipes, lambda count: None)
+        assert splice is not None
+        source_peer.settimeout(0.2)
+        data, sent = bytes(1 << 16), 0
+        while not splice.held:
+            try:
+                sent += source_peer.send(data)
+            except TimeoutError:
+                pass
+            await self.turns(1)
+        destination.transport.write(b"behind")
+        received = 0
+        last = b""
+        source.transport.pauseProducing()
+        while not last.endswith(b"behind"):
+            await self.turns(1)
+            last = peer.recv(1 << 20)
+            received += len(last)
+        splice.stop()
+        destination.transport.write(b"at once")
+        self.assertEqual(peer.recv(100), b"at once")
+
+    async def test_adopted_and_described_ports(self) -> None:
+        """Ports that were adopted, and ports made from endpoint strings, write at once, too."""
+        factory = Factory()
+        factory.noisy = False
+        described = await serverFromString(self.reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        self.addCleanup(described.stopListening)
+        opened = socket.create_server(("127.0.0.1", 0))
+        opened.setblocking(False)
+        self.addCleanup(opened.close)
+        adopted = self.reactor.adoptStreamPort(opened.fileno(), socket.AF_INET, factory)
+        self.addCleanup(adopted.stopListening)
+        for port in (described, adopted):
+            self.assertIsInstance(port, EagerPort)
+            self.assertIs(port.transport, EagerServer)
+
+    def test_other_reactors_stay_as_they_are(self) -> None:
+        """A reactor that polls no sockets is left alone."""
+        network = MemoryNetwork(Clock())
+        self.assertIs(eager(network), network)
