@@ -18,12 +18,15 @@ from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
 from scalingo_proxy.protocols.secured import Secured
+from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead
 
 __all__ = ["HTTPProxyFactory", "make_environment"]
+
+_FAILED = (HealthState.QUARANTINED, HealthState.DOWN)
 
 
 def make_environment(
@@ -55,7 +58,9 @@ def make_environment(
     shared_pools = pools
 
     def pool_changed(pool: Any, member: Any, event: str) -> None:
-        if event == "draining":
+        # Of a member that failed, kept connections may be dead without a word: each
+        # would cost the request that tries it next.
+        if event == "draining" or (event == "verdict" and member.health in _FAILED):
             connections.close_idle(member)
 
     def topology_changed(change: TopologyChange) -> None:
