@@ -46,6 +46,7 @@ from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.reactor_lag import ReactorLag
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
+from scalingo_proxy.services.verdicts import VerdictLog
 from scalingo_proxy.settings import ListenSettings, Settings
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.version import VERSION
@@ -80,7 +81,15 @@ def assemble(
     reactor_lag = ReactorLag(reactor)
 
     sockets = eager(reactor)
-    pools = Pools(settings.timeouts, settings.limits, randomness, clock=reactor.seconds)
+    pools = Pools(
+        settings.timeouts,
+        settings.limits,
+        randomness,
+        clock=reactor.seconds,
+        health=settings.health,
+        quarantine=settings.quarantine,
+    )
+    verdicts = VerdictLog(pools, reactor.seconds, metrics.app_label)
     env = make_environment(
         resolver,
         reactor,
@@ -144,6 +153,7 @@ def assemble(
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
+    gauges.add_quarantines(metrics, verdicts.counts)
     gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)
     gauges.add_descriptors(metrics, lambda: env.descriptors())
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)

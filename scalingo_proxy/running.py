@@ -237,7 +237,7 @@ class Proxy(MultiService):
         env = self._parts.env
         env.timeouts = settings.timeouts
         env.limits = settings.limits
-        env.pools.set_defaults(settings.timeouts, settings.limits)
+        env.pools.set_defaults(settings.timeouts, settings.limits, settings.health, settings.quarantine)
         self.listeners.drain_seconds = settings.timeouts.drain
         self._parts.explain.reconfigure(settings.explain.requests, settings.log.query)
         fixed = ("proxy", "admin", "metrics")

@@ -140,7 +140,7 @@ backends = ["127.0.0.1:3000"]
 
     def test_warnings(self) -> None:
         """They do not make a file bad, and do not get into the result."""
-        path = self.file(self.GOOD + 'health = { path = "/up" }\n')
+        path = self.file(self.GOOD + "timeouts = { keep_alive = 5 }\n")
         run = self.run_command("check", path)
         self.assertEqual((0, 1), (run.status, len(run.out.splitlines())))
         self.assertTrue(run.err.startswith("warning: "))
@@ -354,9 +354,11 @@ class SetTests(AppsCase):
 
     async def test_settings_without_effect(self) -> None:
         """The app is set, with a warning."""
-        run = await self.command("app", "set", "hello", "--file", self.file('{"health": {"path": "/up"}}'))
+        run = await self.command(
+            "app", "set", "hello", "--file", self.file('{"timeouts": {"keep_alive": 5}}')
+        )
         self.assertEqual(0, run.status)
-        self.assertTrue(run.err.startswith('warning: app "hello": health: '), run.err)
+        self.assertTrue(run.err.startswith('warning: app "hello": timeouts.keep_alive: '), run.err)
 
     async def test_nothing_to_set(self) -> None:
         """Probably not what was meant."""

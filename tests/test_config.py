@@ -294,9 +294,6 @@ class NotInEffectTests(SynchronousTestCase):
                 for warning in settings.warnings
             ],
             [
-                "proxy.toml:1: [health]",
-                "proxy.toml:3: [quarantine]",
-                "proxy.toml:9: [[app]] #1 health",
                 "proxy.toml:10: [[app]] #1 timeouts keep_alive",
             ],
         )

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IAddress, ISSLTransport
 
 from scalingo_proxy.interfaces import IRouteFeed
-from scalingo_proxy.model import Limits, Record, Timeouts, TopologyChange
+from scalingo_proxy.model import Health, Limits, Quarantine, Record, Timeouts, TopologyChange
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
 from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
@@ -37,6 +37,8 @@ def make_environment(
     observer: Any = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    health: Health = Health(),  # noqa: B008 - frozen
+    quarantine: Quarantine = Quarantine(),  # noqa: B008 - frozen
     connect: Connect | None = None,
     random_source: random.Random | None = None,
     request_ids: Callable[[], str] | None = None,
@@ -52,7 +54,14 @@ def make_environment(
     """
     deadlines = Deadlines(reactor)
     if pools is None:
-        pools = Pools(timeouts, limits, random_source or random.Random(), clock=reactor.seconds)
+        pools = Pools(
+            timeouts,
+            limits,
+            random_source or random.Random(),
+            clock=reactor.seconds,
+            health=health,
+            quarantine=quarantine,
+        )
     attempts = ConnectionAttempts(connect or BackendConnector(reactor), reactor)
     connections = BackendConnections(attempts, deadlines, reactor.seconds)
     shared_pools = pools

@@ -186,7 +186,6 @@ class Verdicts:
         if was_out is not (health is _QUARANTINED or health is _DOWN) and health is not _UP:
             # What is under way began before this verdict and has no word in later ones.
             member.verdict += 1
-        member.former_health = member.health
         member.health = health
         member.health_reason = reason
         member.health_cause = ""

@@ -61,7 +61,6 @@ class Member:
     :ivar health_reason: why the health is what it is, for people.
     :ivar health_cause: the same in a word for programs: a value of Outcome or
         ``"probe-failed"``; empty where nothing failed.
-    :ivar former_health: what the health was before.
     :ivar probe_due_at: when it is to be probed, or tried with a request,
         next; infinity when nothing is due.
     :ivar quarantines: failures in a row that lengthen its quarantine.
@@ -78,7 +77,6 @@ class Member:
 
     __slots__ = (
         "backend",
-        "former_health",
         "health",
         "health_cause",
         "health_reason",
@@ -107,7 +105,7 @@ class Member:
         self.tunnels = 0
         self.membership = Membership.SERVING
         self.membership_since = now
-        self.health = self.former_health = HealthState.UNPROVEN
+        self.health = HealthState.UNPROVEN
         self.health_reason = "no answer yet"
         self.health_cause = ""
         self.health_since = now

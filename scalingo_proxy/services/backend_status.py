@@ -82,7 +82,7 @@ def _status(member: Member, wall_time: Callable[[float], float]) -> BackendStatu
     since = member.health_since if is_serving else member.membership_since
     return BackendStatus(
         member.backend.address,
-        member.weight,
+        member.backend.weight,
         membership=member.membership.value,
         health=member.health.value,
         state=_state(member),

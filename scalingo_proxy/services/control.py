@@ -272,7 +272,11 @@ class Control:
         async def replace() -> BackendsChange:
             record = {**record_from_app(self.app(name)), "backends": backends}
             app = await self._write(_parsed(record, name))
-            return BackendsChange(app, self._pools.get(name), self)
+            pool = self._pools.get(name)
+            if pool is not None:
+                # Whoever deploys may put another process behind the same address.
+                pool.start_over("it was deployed again", self._clock())
+            return BackendsChange(app, pool, self)
 
         return self._exclusively(replace)
 

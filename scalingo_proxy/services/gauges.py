@@ -29,6 +29,7 @@ __all__ = [
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
+    "add_quarantines",
     "add_reactor_lag",
     "add_resolvers",
     "add_routes",
@@ -110,6 +111,17 @@ def add_descriptors(metrics: Metrics, read: Callable[[], Descriptors]) -> None:
     limit = Family("scalingo_proxy_max_descriptors", "gauge", "Descriptors that the process may have open.")
     metrics.add(in_use, lambda: [((), read().used)])
     metrics.add(limit, lambda: [((), read().limit)])
+
+
+def add_quarantines(metrics: Metrics, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+    """How often backends were put into quarantine, by app and cause."""
+    family = Family(
+        "scalingo_proxy_backend_quarantines_total",
+        "counter",
+        "How often a backend was put into quarantine, by what it had done.",
+        ("app", "reason"),
+    )
+    metrics.add(family, lambda: counts().items())
 
 
 def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:

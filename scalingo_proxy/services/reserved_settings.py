@@ -27,13 +27,6 @@ REFUSED: Mapping[tuple[str, Any], str] = {
 
 #: Accepted with a warning: the proxy is safe without them.
 WARNED: Mapping[tuple[str, Any], str] = {
-    ("health", ANY): "backends are not probed yet, so these settings have no effect",
-    ("quarantine", ANY): "failing backends are not put into quarantine yet, so these settings have no effect",
-    ("app.health", ANY): "backends are not probed yet, so these settings have no effect",
-    (
-        "app.quarantine",
-        ANY,
-    ): "failing backends are not put into quarantine yet, so these settings have no effect",
     # Not a gap: these act on a connection whose app is not known yet, or serves several in turn.
     ("app.timeouts.request_head", ANY): "acts before the app is known, so only the one in [timeouts] counts",
     (

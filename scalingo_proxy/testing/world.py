@@ -24,7 +24,16 @@ import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from scalingo_proxy.model import App, Limits, Record, Timeouts, join_host_port, split_host_port
+from scalingo_proxy.model import (
+    App,
+    Health,
+    Limits,
+    Quarantine,
+    Record,
+    Timeouts,
+    join_host_port,
+    split_host_port,
+)
 from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import ScriptedClient, connect_client
@@ -116,6 +125,8 @@ class World:
         buffer_bytes: int = 65536,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        health: Health | None = None,
+        quarantine: Quarantine | None = None,
         build: Callable[..., Any] = build_http_factory,
         resolver: Any = None,
         address: tuple[str, int] = PROXY_ADDRESS,
@@ -131,7 +142,14 @@ class World:
         self.timeouts = timeouts or Timeouts()
         self.limits = limits or Limits()
         self.observer = RecordingObserver()
-        self.pools = Pools(self.timeouts, self.limits, self.random, clock=self.clock.seconds)
+        self.pools = Pools(
+            self.timeouts,
+            self.limits,
+            self.random,
+            clock=self.clock.seconds,
+            health=health or Health(),
+            quarantine=quarantine or Quarantine(),
+        )
         self.resolver: Any = resolver or MemoryResolver()
         self.clients: list[ScriptedClient] = []
         self.backends: list[ScriptedBackend] = []

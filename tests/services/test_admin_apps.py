@@ -47,7 +47,7 @@ class PutAppTests(SynchronousTestCase):
 
     def test_what_was_read_can_be_put_back(self) -> None:
         """A told app is a valid record, with its source and warnings."""
-        told = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "health": {"path": "/up"}}).document
+        told = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "timeouts": {"keep_alive": 5}}).document
         self.assertIn("warnings", told)
         reply = self.world.ask("PUT", "/api/v1/apps/hello", told)
         self.assertEqual((200, told), (reply.status, reply.document))
@@ -87,7 +87,7 @@ class PutAppTests(SynchronousTestCase):
 
     def test_settings_without_effect_are_warned_of(self) -> None:
         """What is stored but does nothing yet is told in the answer, not refused."""
-        reply = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "health": {"path": "/up"}})
+        reply = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "timeouts": {"keep_alive": 5}})
         self.assertEqual(201, reply.status)
         self.assertEqual(1, len(reply.document["warnings"]))
         self.assertNotIn("warnings", self.world.ask("GET", "/api/v1/apps/hello").document)

@@ -40,11 +40,11 @@ class DocumentTests(SynchronousTestCase):
         """Findings stand where the setting does, in the table it is in."""
         refused, warned = reserved_settings(
             {
-                "app": [{"health": {"rise": 1}}, {"error_pages": {"error": "e"}}],
+                "app": [{"limits": {"head_bytes": 100}}, {"error_pages": {"error": "e"}}],
             }
         )
         self.assertEqual([finding.path for finding in refused], [("app", 1, "error_pages")])
-        self.assertEqual([finding.path for finding in warned], [("app", 0, "health")])
+        self.assertEqual([finding.path for finding in warned], [("app", 0, "limits", "head_bytes")])
 
     def test_wrong_types(self) -> None:
         """What is no table or list is left to those who read it."""
@@ -66,5 +66,5 @@ class AppTests(SynchronousTestCase):
 
     def test_warned(self) -> None:
         """Harmless ones are sentences that name the app and the setting."""
-        (warning,) = reserved_warnings(App("a", health={"path": "/up"}))
-        self.assertTrue(warning.startswith('app "a": health: '), warning)
+        (warning,) = reserved_warnings(App("a", timeouts={"keep_alive": 5.0}))
+        self.assertTrue(warning.startswith('app "a": timeouts.keep_alive: '), warning)
