@@ -40,9 +40,11 @@ from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DemoBackends
+from scalingo_proxy.services.error_pages import ErrorPages
 from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.listeners import Listener
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.page_fetch import PageFetcher
 from scalingo_proxy.services.reactor_lag import ReactorLag
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
@@ -111,6 +113,8 @@ def assemble(
         allow=settings.access.allow,
     )
     contexts = Contexts(certificates)
+    pages = ErrorPages(PageFetcher(reactor), resolver, file.apps)
+    env.page_for = pages.page_for
     build = _build(settings)
     parts = Parts(
         reactor=reactor,
@@ -123,6 +127,7 @@ def assemble(
         resolver_updates=resolver_updates,
         access_log=access_log,
         metrics=metrics,
+        pages=pages,
         access=access,
         explain=explain,
         make_doors=lambda wanted: _doors(wanted, env, contexts),
@@ -136,7 +141,8 @@ def assemble(
         pools=pools,
         reactor=reactor,
         reload=proxy.reload,
-        judge=certificate_control.mistakes,
+        judge=lambda app: [*certificate_control.mistakes(app), *pages.mistakes(app)],
+        doubts=pages.doubts,
         clock=reactor.seconds,
     )
     admin = AdminService(
@@ -177,6 +183,7 @@ def assemble(
         access_log,
         reactor_lag,
         proxy.store_service,
+        pages,
         *([DemoBackends(reactor, demo, certificates)] if settings.demo else []),
         admin,
         proxy.listeners,

@@ -24,6 +24,7 @@ from scalingo_proxy.config_access import take_in_access_files
 from scalingo_proxy.config_authorities import take_in_authorities
 from scalingo_proxy.config_certificates import take_in_admin_certificate, take_in_certificates
 from scalingo_proxy.config_environment import Overrides, read_environment
+from scalingo_proxy.config_error_pages import take_in_error_pages
 from scalingo_proxy.config_lines import key_lines, line_of
 from scalingo_proxy.config_tables import DOCUMENT, beside, file_findings, relation_findings
 from scalingo_proxy.errors import ConfigurationError, Mistake
@@ -102,6 +103,7 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     findings += file_findings(given, os.path.dirname(filename))
     findings += take_in_access_files(given, os.path.dirname(filename))
     findings += take_in_authorities(given, os.path.dirname(filename))
+    findings += take_in_error_pages(given, os.path.dirname(filename))
     certificates, broken, outdated = take_in_certificates(given, os.path.dirname(filename), time.time())
     findings += broken
     broken, admin_outdated = take_in_admin_certificate(given, os.path.dirname(filename), time.time())

@@ -31,6 +31,7 @@ from scalingo_proxy.services.banner import BannerDoor, banner
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
 from scalingo_proxy.services.demo_authority import DEMO_FOLDER
+from scalingo_proxy.services.error_pages import ErrorPages
 from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
@@ -71,6 +72,7 @@ class Parts:
     resolver_updates: ResolverUpdates
     access_log: AccessLog
     metrics: Metrics
+    pages: ErrorPages
     explain: Explain
     make_doors: Callable[[Settings], list[Listener]]
     read_again: Callable[[], Settings] | None
@@ -168,6 +170,7 @@ class Proxy(MultiService):
             "listeners": [{"protocol": port.name, "address": port.text} for port in self.listeners.ports],
             "client_connections": parts.env.client_connections,
             "backend_connections": parts.env.connections.open_count,
+            "error_pages": parts.pages.told(),
             "warnings": list(self.settings.warnings),
             "conflicts": [str(conflict) for conflict in parts.resolver.conflicts],
         }
@@ -189,6 +192,7 @@ class Proxy(MultiService):
         parts = self._parts
         if parts.read_again is None:
             parts.access_log.reopen()
+            parts.pages.fetch_again()
             return self._report(TopologyChange(), [])
         try:
             # In a thread: a file of many apps takes seconds to read.
@@ -238,6 +242,7 @@ class Proxy(MultiService):
         env.timeouts = settings.timeouts
         env.limits = settings.limits
         env.pools.set_defaults(settings.timeouts, settings.limits, settings.health, settings.quarantine)
+        self._parts.pages.fetch_again()
         self.listeners.drain_seconds = settings.timeouts.drain
         self._parts.explain.reconfigure(settings.explain.requests, settings.log.query)
         fixed = ("proxy", "admin", "metrics")

@@ -262,12 +262,6 @@ class RelationTests(SynchronousTestCase):
 class NotInEffectTests(SynchronousTestCase):
     """Settings that nothing puts into effect are never passed over in silence."""
 
-    def test_refused(self) -> None:
-        """What would be unsafe to leave out is refused, at its line."""
-        for text, place in ((HELLO + 'error_pages = { error = "e.html" }\n', "5: [[app]] #1 error_pages: "),):
-            (sentence,) = sentences(text)
-            self.assertTrue(sentence.startswith(f"proxy.toml:{place}"), sentence)
-
     def test_switched_off(self) -> None:
         """Saying that they are off is fine."""
         off = (

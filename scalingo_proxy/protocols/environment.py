@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from twisted.logger import Logger
 
-from scalingo_proxy.model import Limits, Record, Timeouts
+from scalingo_proxy.errors import ProxyError
+from scalingo_proxy.model import App, Limits, Record, Timeouts
 from scalingo_proxy.protocols.client_connections import ClientConnections
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
@@ -21,6 +22,7 @@ from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.descriptors import Descriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
+from scalingo_proxy.wire.error_answer import Page
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ class Environment:
         connections.attempts.has_room = lambda: self.descriptors().has_room_for_backend()
         #: Tells how many descriptors the process has and may have.
         self.descriptors: Callable[[], Descriptors] = lambda: read_descriptors(self._descriptor_count)
+        #: Gives the page of an app's own for an error, if it has one.
+        self.page_for: Callable[[App, ProxyError], Page | None] | None = None
         #: Clients connected through all factories that share this.
         self.clients = ClientConnections()
         #: Spreads what is done to many clients.

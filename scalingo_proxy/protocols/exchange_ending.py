@@ -7,6 +7,8 @@ relayed until then is the business of :mod:`scalingo_proxy.protocols.exchange`.
 
 from __future__ import annotations
 
+from typing import cast
+
 from twisted.logger import Logger
 
 from scalingo_proxy.errors import (
@@ -25,10 +27,13 @@ from scalingo_proxy.protocols.backend_search import BackendSearch
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.own_page import SMALL_PAGE_BYTES, OwnPage
 from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.routing.members import Membership
 from scalingo_proxy.routing.retries import may_send_again
-from scalingo_proxy.wire.http1_head import RequestHead
+from scalingo_proxy.wire.error_answer import ErrorAnswer, Page, wants_json
+from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
 __all__ = ["ExchangeEnding"]
 
@@ -178,10 +183,12 @@ class ExchangeEnding(BackendSearch):
         try:
             self._let_go(outcome)
         finally:
+            is_over = True
             try:
-                self._tell_client(error)
+                is_over = self._tell_client(error)
             finally:
-                self._finish()
+                if is_over:
+                    self._finish()
 
     def _let_go(self, outcome: Outcome) -> None:
         try:
@@ -192,7 +199,8 @@ class ExchangeEnding(BackendSearch):
         finally:
             self._release(outcome)
 
-    def _tell_client(self, error: ProxyError) -> None:
+    def _tell_client(self, error: ProxyError) -> bool:
+        """Say what can still be said; False: a large page is on its way, which ends the exchange."""
         if self._relay is not None:
             self._count_tunnel()
             self._relay.abort()
@@ -201,7 +209,54 @@ class ExchangeEnding(BackendSearch):
         elif self.response_begun:
             self._downstream.break_response()
         else:
+            page = self._own_page(error)
+            if page is not None:
+                return self._send_page(error, page)
             self._downstream.send_error(error)
+        return True
+
+    # -- an app's own page ---------------------------------------------------
+
+    def _own_page(self, error: ProxyError) -> Page | None:
+        """The page that the app has for *error* and that can be sent now."""
+        pool, find = self._pool, self._env.page_for
+        if pool is None or find is None or not pool.app.error_pages or wants_json(self._head.fields):
+            return None
+        page = find(pool.app, error)
+        if page is not None and len(page.body) > SMALL_PAGE_BYTES and not self._request_complete:
+            return None  # the client may read nothing before it has sent everything
+        return page
+
+    @property
+    def error_fields(self) -> Fields:
+        """What an error of ours says besides, as soon as the app is known."""
+        raise NotImplementedError
+
+    def _send_page(self, error: ProxyError, page: Page) -> bool:
+        answer = ErrorAnswer(error, self.record.request_id, False, self.error_fields, page)
+        head = ResponseHead(answer.status, answer.reason, 1)
+        head.fields = answer.fields
+        body = answer.body if self._head.method != b"HEAD" else b""
+        self.response_begun = True
+        if len(body) <= SMALL_PAGE_BYTES:
+            self.record.bytes_out = len(body)
+            self._downstream.send_whole(head, body, [])
+            return True
+        self.phase = Phase.RESPONDING
+        source = OwnPage(self, body)
+        self._backend = cast("HTTPBackend", source)
+        self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.idle)
+        self._downstream.start_response(head, b"")
+        source.go_on()
+        return False
+
+    def response_payload(self, payload: bytes) -> None:
+        """A further piece of the response."""
+        raise NotImplementedError
+
+    def response_ended(self, payload: bytes, trailers: Fields) -> None:
+        """The last piece of the response."""
+        raise NotImplementedError
 
     def _finish(self) -> None:
         self.phase = Phase.OVER

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IAddress, ISSLTransport
 
 from scalingo_proxy.interfaces import IRouteFeed
-from scalingo_proxy.model import Health, Limits, Quarantine, Record, Timeouts, TopologyChange
+from scalingo_proxy.model import AppState, Health, Limits, Quarantine, Record, Timeouts, TopologyChange
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.backend_connector import BackendConnector, Connect
 from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
@@ -75,6 +75,11 @@ def make_environment(
     def topology_changed(change: TopologyChange) -> None:
         shared_pools.apply(change, reactor.seconds())
         environment.policies.forget(change.removed)
+        for app in change.updated:
+            if app.state is not AppState.RUNNING and (pool := shared_pools.get(app.name)) is not None:
+                # Nothing is asked for a while, and perhaps somebody else when it goes on.
+                for member in pool.members:
+                    connections.close_idle(member)
 
     pools.watch(pool_changed)
     if IRouteFeed.providedBy(resolver):

@@ -152,6 +152,7 @@ def quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PROBE_PATH = re.compile(r"(/[!-~]*)?")
 _PROBE_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?|")
+_URL_REST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}([/?][!-~]{0,1700})?")
 _MEBIBYTE = 1 << 20
 
 
@@ -219,6 +220,21 @@ def _rate_limit(value: Any) -> Any:
     if given and "requests" not in given and ("total" not in given or len(given) > 1):
         raise Refused([Finding(("requests",), "is missing")])
     return given
+
+
+def _page(value: Any) -> str:
+    """Where a page comes from: a URL or a file; whether it may be a file is whoever asks' business."""
+    written = text(value)
+    scheme, mark, rest = written.partition("://")
+    if "\0" in written:
+        raise ValueError("must be a URL or the name of a file")
+    if not mark:
+        return written
+    if scheme not in ("http", "https"):
+        raise ValueError(f"{shown(written)} begins with neither http:// nor https://")
+    if not _URL_REST.fullmatch(rest):
+        raise ValueError(f"{shown(written)} is not a URL to fetch (no spaces, no user and password)")
+    return written
 
 
 def _probe_path(value: Any) -> str:
@@ -332,7 +348,7 @@ _APP = TableReader(
         "certificate": _certificate,
         "send_proxy": one_of(("", "v1", "v2")),
         "backend_tls": backend_tls(authorities),
-        "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), text)),
+        "error_pages": TableReader(dict.fromkeys(("stopped", "no_backend", "error", "timeout"), _page)),
         "rate_limit": _rate_limit,
         "access": _access,
         "health": HEALTH,

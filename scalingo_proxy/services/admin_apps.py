@@ -61,7 +61,8 @@ class AppsApi:
         )
 
     def _get(self, call: Call) -> Answer:
-        return json_answer(self._told(self._control.app(call.names["name"])))
+        app = self._control.app(call.names["name"])
+        return json_answer(_with_warnings(self._told(app), self._troubles(app)))
 
     def _put(self, call: Call) -> Deferred[Answer]:
         def written(done: AppWritten) -> Answer:
@@ -97,12 +98,20 @@ class AppsApi:
 
     def _told_after(self, app: App) -> dict[str, Any]:
         """The app, and which of its settings were stored in vain, or not for all it is asked for."""
-        warnings = [*reserved_warnings(app), *self._doubts(app)]
-        return {**self._told(app), **({"warnings": warnings} if warnings else {})}
+        warnings = [*reserved_warnings(app), *self._doubts(app), *self._troubles(app)]
+        return _with_warnings(self._told(app), warnings)
+
+    def _troubles(self, app: App) -> list[str]:
+        """What does not work now of what the app asks for."""
+        return [f"app {shown(app.name)}: {sentence}" for sentence in self._control.doubts(app)]
 
     def _doubts(self, app: App) -> list[str]:
         doubts = self._certificates.doubts(app)
         return [f"app {shown(app.name)}: certificate: {sentence}" for sentence in doubts]
+
+
+def _with_warnings(told: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    return {**told, "warnings": warnings} if warnings else told
 
 
 def _record(body: dict[str, Any]) -> dict[str, Any]:

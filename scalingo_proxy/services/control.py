@@ -118,6 +118,7 @@ class Control:
         ConfigurationError or DomainTaken after changing nothing.
     :param judge: what is wrong with an app beyond its record, in the light of
         what else there is.
+    :param doubts: what does not work of an app that is in order, in sentences.
     :param clock: the monotonic clock that the pools are told the time by.
     :param wall_clock: seconds since the epoch.
     """
@@ -131,6 +132,7 @@ class Control:
         reactor: IReactorTime,
         reload: Callable[[], Any],
         judge: Callable[[App], Iterable[Mistake]] = lambda app: (),
+        doubts: Callable[[App], Iterable[str]] = lambda app: (),
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -140,6 +142,7 @@ class Control:
         self._reactor = reactor
         self._reload = reload
         self._judge = judge
+        self.doubts = doubts
         self._clock = clock
         self._wall_clock = wall_clock
         self._index = AppIndex(resolver)

@@ -21,9 +21,7 @@ __all__ = ["REFUSED", "WARNED", "reserved_settings", "reserved_warnings"]
 ANY = object()
 
 #: Refused, because to go on without them would be unsafe or plainly wrong.
-REFUSED: Mapping[tuple[str, Any], str] = {
-    ("app.error_pages", ANY): "pages of an app's own are not shown yet",
-}
+REFUSED: Mapping[tuple[str, Any], str] = {}
 
 #: Accepted with a warning: the proxy is safe without them.
 WARNED: Mapping[tuple[str, Any], str] = {

@@ -12,10 +12,12 @@ import math
 from collections.abc import Iterable
 from http import HTTPStatus
 
+import attrs
+
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.wire.grammar import Fields
 
-__all__ = ["ErrorAnswer", "wants_json"]
+__all__ = ["ErrorAnswer", "Page", "wants_json"]
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 
@@ -37,6 +39,17 @@ small {{ color: #666 }}
 """
 
 
+@attrs.frozen
+class Page:
+    """A page of an app's own, instead of ours.
+
+    :ivar content_type: of the body, as it is sent.
+    """
+
+    body: bytes = attrs.field(repr=False)
+    content_type: bytes = b"text/html; charset=utf-8"
+
+
 def wants_json(fields: Fields) -> bool:
     """Whether an ``Accept`` asks for JSON and not for a page."""
     for name, value in fields:
@@ -50,6 +63,7 @@ class ErrorAnswer:
     """One error as a client reads it, whatever protocol it speaks.
 
     :param more: further header fields.
+    :param page: instead of the short one.
     :ivar status: the HTTP status.
     :ivar reason: the reason phrase.
     :ivar fields: the header fields, the length of the body included.
@@ -59,7 +73,12 @@ class ErrorAnswer:
     __slots__ = ("body", "fields", "reason", "status")
 
     def __init__(
-        self, error: ProxyError, request_id: str, as_json: bool, more: Iterable[tuple[bytes, bytes]] = ()
+        self,
+        error: ProxyError,
+        request_id: str,
+        as_json: bool,
+        more: Iterable[tuple[bytes, bytes]] = (),
+        page: Page | None = None,
     ) -> None:
         self.status = error.status
         self.reason = _REASONS[error.status].encode()
@@ -67,6 +86,8 @@ class ErrorAnswer:
             document = {"error": {"code": error.code, "message": error.detail, "request_id": request_id}}
             self.body = json.dumps(document).encode() + b"\n"
             kind = b"application/json"
+        elif page is not None:
+            self.body, kind = page.body, page.content_type
         else:
             text = error.detail[:1].upper() + error.detail[1:]
             self.body = _PAGE.format(

@@ -261,6 +261,30 @@ class StateTests(WorldTestCase):
             self.assertFalse(client.is_over)
 
     @each_world()
+    def test_who_is_there_already(self, world: World) -> None:
+        """A state is about new requests: those under way finish, tunnels go on, idle connections close."""
+        app = hello(world, replies.delayed(2.0, replies.fixed(b"done")))
+        for _ in range(2):
+            world.client().send(get())
+        world.advance(3)
+        app.backend.script(replies.upgrade_echo(b"chat"))
+        tunnel = world.client().send(get(b"/", b"hello.test", b"Connection: upgrade", b"Upgrade: chat"))
+        world.settle()
+        self.assertEqual(tunnel.statuses, [101])
+        for state in ("paused", "stopped", "maintenance"):
+            world.change("hello", state="running")
+            under_way = world.client().send(get())
+            world.advance(1)
+            world.change("hello", state=state)
+            world.settle()
+            self.assertEqual(len(app.backend.open_connections), 2, state)
+            world.advance(2)
+            self.assertEqual(under_way.response.body, b"done")
+        tunnel.send(b"still here")
+        world.settle()
+        self.assertEqual(tunnel.tunnelled, b"still here")
+
+    @each_world()
     def test_stopped_while_paused(self, world: World) -> None:
         """Requests that are held are refused at once when the app is stopped."""
         hello(world, state="paused")

@@ -52,6 +52,17 @@ class PutAppTests(SynchronousTestCase):
         reply = self.world.ask("PUT", "/api/v1/apps/hello", told)
         self.assertEqual((200, told), (reply.status, reply.document))
 
+    def test_pages_are_urls(self) -> None:
+        """Pages of the app's own are stored and told; what does not work of them is told with the app."""
+        pages = {"stopped": "https://pages.test/s?x=1", "timeout": ""}
+        reply = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "error_pages": pages})
+        self.assertEqual((201, pages), (reply.status, reply.document["error_pages"]))
+        self.world.control.doubts = lambda app: ["error_pages.stopped: is bad"]
+        told = self.world.ask("GET", "/api/v1/apps/hello").document
+        self.assertEqual(["app \"hello\": error_pages.stopped: is bad"], told["warnings"])
+        reply = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "error_pages": {"error": "ftp://x"}})
+        self.assertEqual((400, ["error_pages.error"]), (reply.status, list(reply.mistakes)))
+
     def test_every_mistake_is_told(self) -> None:
         """Mistakes of all kinds come together, and nothing is changed."""
         record = {
