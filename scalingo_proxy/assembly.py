@@ -36,6 +36,7 @@ from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.admin_explain import RequestsApi
+from scalingo_proxy.services.alarms import Alarms, expiring_certificates, late_reactor, rising, silent_sources
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
@@ -47,7 +48,9 @@ from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.page_fetch import PageFetcher
 from scalingo_proxy.services.reactor_lag import ReactorLag
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
+from scalingo_proxy.services.status_view import StatusView
 from scalingo_proxy.services.store_service import StoreService
+from scalingo_proxy.services.traffic import Traffic
 from scalingo_proxy.services.verdicts import VerdictLog
 from scalingo_proxy.settings import ListenSettings, Settings
 from scalingo_proxy.transports.eager import eager
@@ -72,6 +75,7 @@ def assemble(
     randomness = random.Random(seed)
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
     metrics = Metrics(settings.metrics.max_apps)
+    traffic = Traffic(reactor.seconds)
     explain = Explain(settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query)
 
     store = StoreResolver(settings.proxy.state, reactor, read_certificate=stored_certificate)
@@ -97,7 +101,7 @@ def assemble(
         reactor,
         pools=pools,
         connect=BackendConnector(sockets),
-        observer=Broadcast(metrics, access_log, explain),
+        observer=Broadcast(metrics, access_log, explain, traffic),
         timeouts=settings.timeouts,
         limits=settings.limits,
     )
@@ -155,6 +159,17 @@ def assemble(
         facts=proxy.facts,
         token_file=settings.admin.token_file,
         certificate=settings.admin.certificate,
+        status=StatusView(
+            control=control,
+            pools=pools,
+            traffic=traffic,
+            certificates_for=certificate_control.served_for,
+            alarms=_alarms(proxy, parts, reactor_lag).now,
+            sources=resolver_updates.states,
+            facts=lambda: build,
+            clock=reactor.seconds,
+        ),
+        explain=explain.explain,
         others=[*AccessApi(access).routes(), *RequestsApi(explain).routes()],
     )
     proxy.control, proxy.admin = control, admin
@@ -191,6 +206,19 @@ def assemble(
     for service in services:
         service.setServiceParent(proxy)  # type: ignore[no-untyped-call]
     return proxy
+
+
+def _alarms(proxy: Proxy, parts: Parts, reactor_lag: ReactorLag) -> Alarms:
+    """Everything that an operator should look at, as the status page tells it."""
+    alarms = Alarms()
+    alarms.add(proxy.alarms)
+    alarms.add(silent_sources(parts.resolver_updates.states))
+    alarms.add(expiring_certificates(parts.certificates))
+    alarms.add(
+        rising(lambda: parts.access_log.dropped, "lines of the request log were lost", parts.reactor.seconds)
+    )
+    alarms.add(late_reactor(lambda: reactor_lag.seconds))
+    return alarms
 
 
 def _build(settings: Settings) -> Mapping[str, str]:

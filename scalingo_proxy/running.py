@@ -7,7 +7,7 @@ which classes those are.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,6 +27,7 @@ from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
+from scalingo_proxy.services.alarms import Alarm
 from scalingo_proxy.services.banner import BannerDoor, banner
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
@@ -174,6 +175,17 @@ class Proxy(MultiService):
             "warnings": list(self.settings.warnings),
             "conflicts": [str(conflict) for conflict in parts.resolver.conflicts],
         }
+
+    def alarms(self) -> Iterator[Alarm]:
+        """What of the proxy as a whole an operator should look at."""
+        for reason in self.unready():
+            yield Alarm(reason, is_urgent=True)
+        if not self._parts.metrics.last_reload_successful:
+            yield Alarm(
+                "the configuration on file was refused at the last reload; the one before it is in effect"
+            )
+        for conflict in self._parts.resolver.conflicts:
+            yield Alarm(str(conflict))
 
     # -- reload --------------------------------------------------------------
 

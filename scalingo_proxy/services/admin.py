@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from scalingo_proxy.errors import ConfigurationError, Mistake
@@ -32,10 +33,15 @@ from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.admin_proxy import ProxyApi
 from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
 from scalingo_proxy.services.admin_routes import AdminRoute, AdminRoutes
+from scalingo_proxy.services.admin_sessions import Sessions
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.services.listeners import Listener, ListenersService
+from scalingo_proxy.services.status_pages import Door, StatusSite
+from scalingo_proxy.services.status_site import status_pages
+from scalingo_proxy.services.status_stream import StatusStreams
+from scalingo_proxy.services.status_view import StatusView
 
 __all__ = ["AdminService", "admin_routes"]
 
@@ -61,6 +67,8 @@ class AdminService(Service):
         loopback.
     :param others: further lines of the table.
     :param certificate: serve it over TLS with this one.
+    :param status: what the status page tells; without it there is none.
+    :param explain: what became of the requests of an id, for the status page.
     :ivar routes: the whole table.
     """
 
@@ -78,6 +86,8 @@ class AdminService(Service):
         allowed_hosts: Collection[str] = (),
         others: Sequence[AdminRoute] = (),
         certificate: Certificate | None = None,
+        status: StatusView | None = None,
+        explain: Callable[[str], Sequence[Mapping[str, Any]]] = lambda request_id: (),
     ) -> None:
         self._certificate = certificate
         self._reactor = reactor
@@ -87,8 +97,24 @@ class AdminService(Service):
         self._context: SSL.Context | None = None
         self._listening: ListenersService | None = None
         self.routes = admin_routes(reactor, control, certificates, metrics_page, unready, facts, others)
-        resource = AdminResource(self.routes, lambda: self._token, allowed_hosts)
-        self._connections = AdminConnections(AdminSite(resource, reactor), reactor, resource.cancel_pending)
+        sessions = Sessions(lambda: self._token, reactor.seconds)
+        api = AdminResource(
+            self.routes,
+            lambda: self._token,
+            allowed_hosts,
+            lambda request: status is not None and bool(site.session_of(request)),
+        )
+        streams = StatusStreams(reactor)
+        root: Resource = api
+        if status is not None:
+            site = StatusSite(reactor, status, sessions, api.admit, api.has_token, lambda: bool(self._token))
+            root = Door(api, status_pages(site, control, explain, streams))
+
+        def end_waits() -> None:
+            api.cancel_pending()
+            streams.end_all()
+
+        self._connections = AdminConnections(AdminSite(root, reactor), reactor, end_waits)
 
     @property
     def address(self) -> IAddress | None:

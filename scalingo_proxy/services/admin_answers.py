@@ -21,8 +21,10 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.services.certificate_control import CertificateInUse, ToldElsewhere, UnknownCertificate
 from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
+from scalingo_proxy.services.drain_control import UnknownBackend
+from scalingo_proxy.services.explain import UnknownRequest
 
-__all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "text_answer"]
+__all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "refusal_for_error", "text_answer"]
 
 
 @attrs.frozen
@@ -88,8 +90,13 @@ class Refusal(Exception):
 
 def answer_for_error(error: BaseException) -> Answer | None:
     """The answer to an error raised on purpose, or ``None`` for a bug of ours."""
-    refusal = error if isinstance(error, Refusal) else _refusal_for(error)
+    refusal = refusal_for_error(error)
     return refusal.answer() if refusal is not None else None
+
+
+def refusal_for_error(error: BaseException) -> Refusal | None:
+    """The refusal that an error raised on purpose means, or ``None`` for a bug of ours."""
+    return error if isinstance(error, Refusal) else _refusal_for(error)
 
 
 def _refusal_for(error: BaseException) -> Refusal | None:
@@ -103,6 +110,10 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(409, "domain-taken", str(error), mistakes=(mistake,), beside=beside)
     if isinstance(error, UnknownApp):
         return Refusal(404, "unknown-app", str(error))
+    if isinstance(error, UnknownBackend):
+        return Refusal(404, "unknown-backend", str(error))
+    if isinstance(error, UnknownRequest):
+        return Refusal(404, "unknown-request", str(error))
     if isinstance(error, DescribedByFile):
         return Refusal(409, "described-by-file", str(error))
     if isinstance(error, UnknownCertificate):

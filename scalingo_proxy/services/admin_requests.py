@@ -117,17 +117,23 @@ class AdminResource(Resource):
     :param routes: the table.
     :param token: tells the token required; ``""`` when there is none.
     :param allowed_hosts: names in ``Host`` beyond those of loopback.
+    :param has_session: whether a browser has signed in, which is enough for reading.
     """
 
     isLeaf = True
     _log = Logger()
 
     def __init__(
-        self, routes: AdminRoutes, token: Callable[[], str] = str, allowed_hosts: Collection[str] = ()
+        self,
+        routes: AdminRoutes,
+        token: Callable[[], str] = str,
+        allowed_hosts: Collection[str] = (),
+        has_session: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._routes = routes
         self._token = token
+        self._has_session = has_session
         self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self._pending: set[Deferred[Any]] = set()
 
@@ -163,9 +169,8 @@ class AdminResource(Resource):
         return not self._pending
 
     def _answer(self, request: Request) -> Answer | Deferred[Answer]:
-        host = self._admit(request)
+        self.admit(request)
         method = _text(request.method)
-        check_same_site(method, host, _header(request, "Origin"), _header(request, "Sec-Fetch-Site"))
         path, _, raw_query = request.uri.partition(b"?")
         try:
             route, names = self._routes.find(method, path)
@@ -183,14 +188,27 @@ class AdminResource(Resource):
         )
         return route.operation(call)
 
-    def _admit(self, request: Request) -> str:
+    def admit(self, request: Request) -> None:
+        """Let a request in that may come from where it comes.
+
+        :raises Refusal: a foreign name in ``Host``, or a change asked for by another site.
+        """
         hosts = _headers(request, "Host")
         check_host(hosts, _local_address(request), self._allowed_hosts)
-        return hosts[0]
+        origin, fetch_site = _header(request, "Origin"), _header(request, "Sec-Fetch-Site")
+        check_same_site(_text(request.method), hosts[0], origin, fetch_site)
+
+    def has_token(self, request: Request) -> bool:
+        """Whether a request bears the token required, if there is one."""
+        try:
+            self._check_token(request)
+        except Refusal:
+            return False
+        return True
 
     def _check_token(self, request: Request) -> None:
         token = self._token()
-        if token:
+        if token and not (request.method in (b"GET", b"HEAD") and self._has_session(request)):
             check_token(_headers(request, "Authorization"), token)
 
     def _answer_for_failure(self, failure: Failure, request: Request) -> Answer:

@@ -142,6 +142,18 @@ class CertificateControl:
         """Whole days until it expires; negative when it has."""
         return int((certificate.not_after - self._wall_clock()) // 86400)
 
+    def served_for(self, app: App) -> list[Certificate]:
+        """What is served for the domains of *app*, each once; nothing where TLS passes through."""
+        if app.tls == "passthrough":
+            return []
+        found = {}
+        for domain in app.domains:
+            # A wildcard is asked for by a name that it covers.
+            certificate = self._index.for_app(app, domain.replace("*", "any", 1))
+            if certificate is not None:
+                found[certificate.name] = certificate
+        return list(found.values())
+
     def mistakes(self, app: App) -> Iterator[Mistake]:
         """What makes *app* one that cannot be told here: files that nobody has read."""
         if not isinstance(app.certificate, str) and self._index.get(certificate_name(app)) is None:

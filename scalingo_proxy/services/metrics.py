@@ -141,6 +141,7 @@ class Metrics:
     """Counts exchanges and connections, and writes the page.
 
     :param max_apps: how many apps get a label of their own; see above.
+    :ivar last_reload_successful: whether the configuration on file is in effect.
     """
 
     _log = Logger()
@@ -157,7 +158,7 @@ class Metrics:
         self._errors = dict.fromkeys(errors_by_code(), 0)
         self._connections: dict[tuple[str, str], int] = {}
         self._reloads = {"success": 0, "failure": 0}
-        self._last_reload_successful = True
+        self.last_reload_successful = True
         self._readings: list[tuple[Family, Callable[[], Iterator[str]]]] = []
         self._failed_readings: set[str] = set()
 
@@ -205,7 +206,7 @@ class Metrics:
     def config_reloaded(self, successful: bool) -> None:
         """The configuration was read again: taken over, or refused."""
         self._reloads["success" if successful else "failure"] += 1
-        self._last_reload_successful = successful
+        self.last_reload_successful = successful
 
     def add(self, family: Family, read: Reading) -> None:
         """Have *family* on the page; *read* is called each time the page is made.
@@ -253,7 +254,7 @@ class Metrics:
         yield from _ERRORS.lines(((reason,), count) for reason, count in tuple(self._errors.items()))
         yield from _OPEN_CONNECTIONS.lines(tuple(self._connections.items()))
         yield from _RELOADS.lines(((result,), count) for result, count in tuple(self._reloads.items()))
-        yield from _LAST_RELOAD.lines([((), self._last_reload_successful)])
+        yield from _LAST_RELOAD.lines([((), self.last_reload_successful)])
         for family, lines in tuple(self._readings):
             try:
                 yield from lines()

@@ -34,9 +34,13 @@ from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.admin_explain import RequestsApi
+from scalingo_proxy.services.alarms import Alarm
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.explain import Explain
+from scalingo_proxy.services.resolver_updates import ResolverUpdates
+from scalingo_proxy.services.status_view import StatusView
+from scalingo_proxy.services.traffic import Traffic
 
 NOW = 1_700_000_000.0
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8081)
@@ -138,6 +142,21 @@ class AdminWorld:
             wall_clock=self.wall_clock,
         )
         self.explain = Explain(100, lambda: (), self.reactor.seconds)
+        self.traffic = Traffic(self.reactor.seconds)
+        self.alarms: list[Alarm] = []
+        self.view = StatusView(
+            control=self.control,
+            pools=self.pools,
+            traffic=self.traffic,
+            certificates_for=self.certificate_control.served_for,
+            alarms=lambda: self.alarms,
+            sources=ResolverUpdates(self.resolver.layers, self.wall_clock).states,
+            facts=lambda: {"name": "router-1", "region": "here", "version": "1.2.3"},
+            clock=self.reactor.seconds,
+            wall_clock=self.wall_clock,
+        )
+        if options.pop("with_status", False):
+            options |= {"status": self.view, "explain": self.explain.explain}
         options = {
             "certificates": self.certificate_control,
             "metrics_page": lambda: ["scalingo_proxy_up 1\n"],

@@ -213,7 +213,7 @@ class MethodTests(RequestsCase):
             "/api/v1/apps/hello/",
             "//live",
             "/api/v1/certificates/x/y",
-            "/api/v1/requests/x",
+            "/api/v1/requests/x/y",
             "/live/x",
             "/LIVE",
             "/api/v1/apps/hello/../hello",
