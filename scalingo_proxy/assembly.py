@@ -36,7 +36,15 @@ from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.admin_explain import RequestsApi
-from scalingo_proxy.services.alarms import Alarms, expiring_certificates, late_reactor, rising, silent_sources
+from scalingo_proxy.services.admin_topology import TopologyApi
+from scalingo_proxy.services.alarms import (
+    Alarm,
+    Alarms,
+    expiring_certificates,
+    late_reactor,
+    rising,
+    silent_sources,
+)
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
@@ -47,9 +55,11 @@ from scalingo_proxy.services.listeners import Listener
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.page_fetch import PageFetcher
 from scalingo_proxy.services.reactor_lag import ReactorLag
+from scalingo_proxy.services.reload_guard import ReloadGuard
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.status_view import StatusView
 from scalingo_proxy.services.store_service import StoreService
+from scalingo_proxy.services.topology_control import TopologyControl
 from scalingo_proxy.services.traffic import Traffic
 from scalingo_proxy.services.verdicts import VerdictLog
 from scalingo_proxy.settings import ListenSettings, Settings
@@ -84,6 +94,15 @@ def assemble(
     resolver = LayeredResolver([store, file, demo] if settings.demo else [store, file])
     resolver_updates = ResolverUpdates(resolver.layers, time.time)
     file.replace(settings.apps)
+    reload_guard = ReloadGuard[Settings](
+        file,
+        resolver,
+        reactor,
+        rule=settings.topology.rule,
+        confirm_after=settings.topology.confirm_after,
+        put_into_effect=lambda held: proxy.confirm_reload(held),
+        wall_clock=time.time,
+    )
     reactor_lag = ReactorLag(reactor)
 
     sockets = eager(reactor)
@@ -129,6 +148,7 @@ def assemble(
         resolver=resolver,
         store=store,
         resolver_updates=resolver_updates,
+        reload_guard=reload_guard,
         access_log=access_log,
         metrics=metrics,
         pages=pages,
@@ -149,6 +169,13 @@ def assemble(
         doubts=pages.doubts,
         clock=reactor.seconds,
     )
+    topology = TopologyControl(
+        [reload_guard],
+        sources=resolver_updates.states,
+        exclusively=control.exclusively,
+        wall_clock=time.time,
+    )
+    reload_guard.confirm_by_time = topology.confirm
     admin = AdminService(
         reactor,
         settings.admin.endpoint,
@@ -157,6 +184,7 @@ def assemble(
         metrics_page=metrics.pieces,
         unready=proxy.unready,
         facts=proxy.facts,
+        warnings=proxy.warnings,
         token_file=settings.admin.token_file,
         certificate=settings.admin.certificate,
         status=StatusView(
@@ -170,7 +198,7 @@ def assemble(
             clock=reactor.seconds,
         ),
         explain=explain.explain,
-        others=[*AccessApi(access).routes(), *RequestsApi(explain).routes()],
+        others=[*AccessApi(access).routes(), *RequestsApi(explain).routes(), *TopologyApi(topology).routes()],
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
@@ -179,6 +207,7 @@ def assemble(
     gauges.add_descriptors(metrics, lambda: env.descriptors())
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, resolver_updates.states)
+    gauges.add_topology_held(metrics, topology.states)
     gauges.add_certificates(metrics, certificates)
     gauges.add_clients(metrics, env.clients.refused, lambda: env.clients.given_up)
     gauges.add_denied(metrics, env.policies.denied)
@@ -217,6 +246,7 @@ def _alarms(proxy: Proxy, parts: Parts, reactor_lag: ReactorLag) -> Alarms:
     alarms.add(
         rising(lambda: parts.access_log.dropped, "lines of the request log were lost", parts.reactor.seconds)
     )
+    alarms.add(lambda: [Alarm(sentence, is_urgent=True) for sentence in proxy.warnings()])
     alarms.add(late_reactor(lambda: reactor_lag.seconds))
     return alarms
 

@@ -19,6 +19,7 @@ from scalingo_proxy.cli_check import add_check_command
 from scalingo_proxy.cli_client import AdminAddress, AdminClient, ApiRefusal, Unreachable
 from scalingo_proxy.cli_explain import add_explain_command
 from scalingo_proxy.cli_output import CommandMistake, Output
+from scalingo_proxy.cli_topology import add_topology_commands
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.version import VERSION
 
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     add_app_commands(commands, common)
     add_certificate_commands(commands, common)
     add_explain_command(commands, common)
+    add_topology_commands(commands, common)
     return parser
 
 

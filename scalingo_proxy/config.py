@@ -40,6 +40,7 @@ from scalingo_proxy.settings import (
     MetricsSettings,
     ProxySettings,
     Settings,
+    TopologySettings,
     parse_app_option,
 )
 
@@ -214,6 +215,7 @@ def _settings(given: Mapping[str, Any], filename: str, warnings: Iterable[str]) 
         log=LogSettings(**given.get("log", {})),
         metrics=MetricsSettings(**given.get("metrics", {})),
         explain=ExplainSettings(**given.get("explain", {})),
+        topology=TopologySettings(**given.get("topology", {})),
         apps=tuple(App(**table) for table in given.get("app", ())),
         warnings=tuple(warnings),
         filename=filename,

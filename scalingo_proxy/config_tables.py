@@ -22,6 +22,7 @@ from scalingo_proxy.resolvers.app_record import (
     quarantine_findings,
 )
 from scalingo_proxy.resolvers.strict_tables import (
+    A_YEAR,
     Finding,
     Path,
     TableListReader,
@@ -29,6 +30,7 @@ from scalingo_proxy.resolvers.strict_tables import (
     flag,
     list_of,
     network,
+    number,
     one_of,
     shown,
     text,
@@ -114,6 +116,14 @@ DOCUMENT = TableReader(
         ),
         "metrics": TableReader({"max_apps": whole_number(1, 1_000_000)}),
         "explain": TableReader({"requests": whole_number(0, 1_000_000)}),
+        "topology": TableReader(
+            {
+                "guard_share": number(1),
+                "guard_floor_apps": whole_number(0, 1_000_000),
+                "guard_floor_backends": whole_number(0, 1_000_000),
+                "confirm_after": number(A_YEAR, or_zero=True),
+            }
+        ),
         "app": TableListReader("app", AppRecordReader()),
     }
 )

@@ -36,6 +36,7 @@ from scalingo_proxy.services.error_pages import ErrorPages
 from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.reload_guard import ReloadGuard, TopologyHeldBack
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.store_service import StoreService
 from scalingo_proxy.settings import Settings
@@ -71,6 +72,7 @@ class Parts:
     store: StoreResolver
     access: AccessControl
     resolver_updates: ResolverUpdates
+    reload_guard: ReloadGuard[Settings]
     access_log: AccessLog
     metrics: Metrics
     pages: ErrorPages
@@ -162,6 +164,11 @@ class Proxy(MultiService):
             reasons.append("the listeners are not open")
         return reasons
 
+    def warnings(self) -> Sequence[str]:
+        """What is wrong although traffic may come."""
+        held = self._parts.reload_guard.held
+        return [] if held is None else [f"{held}; confirm or discard it: scalingo-proxy topology"]
+
     def facts(self) -> Mapping[str, Any]:
         """What the status tells beside the counts."""
         parts = self._parts
@@ -172,7 +179,7 @@ class Proxy(MultiService):
             "client_connections": parts.env.client_connections,
             "backend_connections": parts.env.connections.open_count,
             "error_pages": parts.pages.told(),
-            "warnings": list(self.settings.warnings),
+            "warnings": [*self.settings.warnings, *self.warnings()],
             "conflicts": [str(conflict) for conflict in parts.resolver.conflicts],
         }
 
@@ -195,8 +202,8 @@ class Proxy(MultiService):
         Connections and tunnels stay; listeners that have not changed are not
         touched.  Also opens the log file anew and reads the admin token.
 
-        :return: what changed.  Fails with ConfigurationError or DomainTaken
-            after changing nothing.
+        :return: what changed.  Fails with ConfigurationError, DomainTaken or
+            TopologyHeldBack after changing nothing.
         """
         return Deferred.fromCoroutine(self._reload())
 
@@ -210,10 +217,32 @@ class Proxy(MultiService):
             # In a thread: a file of many apps takes seconds to read.
             pool = parts.reactor.getThreadPool()
             settings: Settings = await deferToThreadPool(parts.reactor, pool, parts.read_again)
-            difference = await self._change_to(settings)
         except Exception as error:
-            parts.metrics.config_reloaded(False)
+            self._not_reloaded(error)
+            raise
+        return await self._put_into_effect(settings)
+
+    def confirm_reload(self, settings: Settings) -> Deferred[Mapping[str, Any]]:
+        """Put settings into effect that were held back; as :meth:`reload`."""
+        return Deferred.fromCoroutine(self._put_into_effect(settings, is_confirmed=True))
+
+    def _not_reloaded(self, error: Exception) -> None:
+        parts = self._parts
+        parts.metrics.config_reloaded(False)
+        if isinstance(error, TopologyHeldBack):
+            # The alarm was given, once.  A log that was rotated away goes on all the same.
+            _log.info("reload held back: {error}", error=error)
+            parts.resolver_updates.held(parts.file.name)
+            parts.access_log.reopen()
+        else:
             _log.error("reload refused, nothing has changed: {error}", error=error)
+
+    async def _put_into_effect(self, settings: Settings, is_confirmed: bool = False) -> Mapping[str, Any]:
+        parts = self._parts
+        try:
+            difference = await self._change_to(settings, is_confirmed)
+        except Exception as error:
+            self._not_reloaded(error)
             raise
         restart_needed = self._take_over(settings)
         await parts.access.replace_file(settings.access.all_denied, settings.access.allow)
@@ -224,12 +253,14 @@ class Proxy(MultiService):
             _log.warn("{warning}", warning=warning)
         return report
 
-    async def _change_to(self, settings: Settings) -> TopologyChange:
+    async def _change_to(self, settings: Settings, is_confirmed: bool) -> TopologyChange:
         """Do everything that can be refused; what was done before a refusal is undone."""
         parts, log = self._parts, settings.log
         described = {app.name for app in settings.apps}
         removed = tuple(name for name in parts.file.apps() if name not in described)
         parts.resolver.check(TopologyChange(settings.apps, removed), parts.file)
+        if not is_confirmed:
+            parts.reload_guard.admit(settings, {app.name: app for app in settings.apps})
         if settings.admin == self.settings.admin:
             self.admin.read_token()
         prepared = parts.access_log.prepare(log.requests, log.destination, log.query)
@@ -237,6 +268,7 @@ class Proxy(MultiService):
             await self.listeners.reconcile(parts.make_doors(settings))
             difference = parts.file.replace(settings.apps)
             parts.resolver_updates.synced(parts.file.name)
+            parts.reload_guard.applied(is_confirmed)
         except BaseException:
             prepared.discard()
             raise
@@ -256,6 +288,7 @@ class Proxy(MultiService):
         env.pools.set_defaults(settings.timeouts, settings.limits, settings.health, settings.quarantine)
         self._parts.pages.fetch_again()
         self.listeners.drain_seconds = settings.timeouts.drain
+        self._parts.reload_guard.reconfigure(settings.topology.rule, settings.topology.confirm_after)
         self._parts.explain.reconfigure(settings.explain.requests, settings.log.query)
         fixed = ("proxy", "admin", "metrics")
         return [f"[{name}]" for name in fixed if getattr(settings, name) != getattr(before, name)]

@@ -15,6 +15,7 @@ from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.model import App, Certificate, Health, Limits, Quarantine, Timeouts
 from scalingo_proxy.resolvers.app_record import app_from_record
 from scalingo_proxy.resolvers.strict_tables import shown
+from scalingo_proxy.routing.topology_guard import GuardRule
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.services.reserved_settings import reserved_settings
 
@@ -27,6 +28,7 @@ __all__ = [
     "MetricsSettings",
     "ProxySettings",
     "Settings",
+    "TopologySettings",
     "app_clashes",
     "endpoint_clashes",
     "parse_app_option",
@@ -141,6 +143,28 @@ class ExplainSettings:
 
 
 @attrs.frozen
+class TopologySettings:
+    """What is too much to lose by one reload (``[topology]``).
+
+    :ivar guard_share: the part of all live apps, or of all backends.
+    :ivar guard_floor_apps: fewer apps, with fewer than *guard_floor_backends*
+        backends, are never too much.
+    :ivar confirm_after: seconds after which what is held back counts as meant;
+        0: only when it is confirmed.
+    """
+
+    guard_share: float = 0.5
+    guard_floor_apps: int = 10
+    guard_floor_backends: int = 20
+    confirm_after: float = 0.0
+
+    @property
+    def rule(self) -> GuardRule:
+        """The same as the guard knows it."""
+        return GuardRule(self.guard_share, self.guard_floor_apps, self.guard_floor_backends)
+
+
+@attrs.frozen
 class Settings:
     """The whole configuration.
 
@@ -161,6 +185,7 @@ class Settings:
     log: LogSettings = attrs.field(factory=LogSettings)
     metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
     explain: ExplainSettings = attrs.field(factory=ExplainSettings)
+    topology: TopologySettings = attrs.field(factory=TopologySettings)
     apps: tuple[App, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -51,6 +51,8 @@ class HeldBack:
         meant; 0: it is never by itself.
     :param confirm: brings it into effect; called after that time.
     :param wall_clock: seconds since the epoch.
+    :param alarm_again: seconds within which a further update, after one that
+        was released, gives no alarm.
     :ivar held: what is there now.
     """
 
@@ -61,6 +63,7 @@ class HeldBack:
         wall_clock: Callable[[], float],
         confirm: Callable[[], object],
         confirm_after: float = 0.0,
+        alarm_again: float = ALARM_AGAIN_SECONDS,
     ) -> None:
         self.held: Held | None = None
         self.confirm_after = confirm_after
@@ -69,6 +72,7 @@ class HeldBack:
         self._wall_clock = wall_clock
         self._confirm = confirm
         self._confirmation: IDelayedCall | None = None
+        self._alarm_again = alarm_again
         self._alarmed_at: float | None = None
 
     def hold(self, loss: Loss) -> Held:
@@ -93,7 +97,7 @@ class HeldBack:
 
     def _alarm(self, held: Held) -> None:
         moment = self._reactor.seconds()
-        if self._alarmed_at is None or moment - self._alarmed_at >= ALARM_AGAIN_SECONDS:
+        if self._alarmed_at is None or moment - self._alarmed_at >= self._alarm_again:
             self._alarmed_at = moment
             _log.critical(
                 "{held}; what was served before is served on; "

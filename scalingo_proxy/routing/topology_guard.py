@@ -9,7 +9,7 @@ would lose too much is the caller's business.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -107,19 +107,26 @@ class TopologyGuard:
         """How much is served."""
         return self._history[-1][2]
 
-    def judge(self, wanted: Mapping[str, App], now: float, beside: Census = Census()) -> Loss | None:
+    def judge(
+        self,
+        wanted: Mapping[str, App],
+        now: float,
+        beside: Census = Census(),
+        safe: Collection[str] = (),
+    ) -> Loss | None:
         """What *wanted* would lose, if that is too much.
 
         :param beside: what the platform has besides, and keeps.
+        :param safe: names of apps that are not lost, whatever *wanted* says.
         """
         self._forget(now)
-        loss = self._loss(wanted, self._history[-1], beside)
+        loss = self._loss(wanted, self._history[-1], beside, safe)
         if not loss.concerned:
             return None
         if loss.is_too_much(self.rule):
             return loss
         for moment in tuple(self._history)[:-1]:
-            in_sum = self._loss(wanted, moment, beside)
+            in_sum = self._loss(wanted, moment, beside, safe)
             if in_sum.is_too_much(self.rule):
                 return in_sum
         return None
@@ -149,7 +156,11 @@ class TopologyGuard:
             history.popleft()
 
     def _loss(
-        self, wanted: Mapping[str, App], moment: tuple[float, Mapping[str, App], Census], beside: Census
+        self,
+        wanted: Mapping[str, App],
+        moment: tuple[float, Mapping[str, App], Census],
+        beside: Census,
+        safe: Collection[str] = (),
     ) -> Loss:
         _, before, count = moment
         change = difference(before, wanted)
@@ -161,7 +172,7 @@ class TopologyGuard:
         ]:
             app = before.get(name)
             lost = (len(app.backends) if app is not None else 0) - left
-            if lost > 0:
+            if lost > 0 and name not in safe:
                 concerned += 1
                 backends += lost
                 if not left:

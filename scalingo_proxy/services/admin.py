@@ -69,6 +69,7 @@ class AdminService(Service):
     :param certificate: serve it over TLS with this one.
     :param status: what the status page tells; without it there is none.
     :param explain: what became of the requests of an id, for the status page.
+    :param warnings: tells what is wrong although traffic may come.
     :ivar routes: the whole table.
     """
 
@@ -88,6 +89,7 @@ class AdminService(Service):
         certificate: Certificate | None = None,
         status: StatusView | None = None,
         explain: Callable[[str], Sequence[Mapping[str, Any]]] = lambda request_id: (),
+        warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._certificate = certificate
         self._reactor = reactor
@@ -96,7 +98,9 @@ class AdminService(Service):
         self._token = ""
         self._context: SSL.Context | None = None
         self._listening: ListenersService | None = None
-        self.routes = admin_routes(reactor, control, certificates, metrics_page, unready, facts, others)
+        self.routes = admin_routes(
+            reactor, control, certificates, metrics_page, unready, facts, others, warnings
+        )
         sessions = Sessions(lambda: self._token, reactor.seconds)
         api = AdminResource(
             self.routes,
@@ -187,6 +191,7 @@ def admin_routes(
     unready: Callable[[], Sequence[str]] = tuple,
     facts: Callable[[], Mapping[str, Any]] = dict,
     others: Sequence[AdminRoute] = (),
+    warnings: Callable[[], Sequence[str]] = tuple,
 ) -> AdminRoutes:
     """The whole table of the API."""
     others = [
@@ -195,7 +200,8 @@ def admin_routes(
         *CertificatesApi(certificates).routes(),
         *others,
     ]
-    return AdminRoutes([*ProxyApi(reactor, control, metrics_page, unready, facts).routes(others), *others])
+    proxy = ProxyApi(reactor, control, metrics_page, unready, facts, warnings)
+    return AdminRoutes([*proxy.routes(others), *others])
 
 
 def _parsed(text: str) -> ListenEndpoint:

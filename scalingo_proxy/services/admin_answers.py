@@ -23,6 +23,8 @@ from scalingo_proxy.services.certificate_control import CertificateInUse, ToldEl
 from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
 from scalingo_proxy.services.drain_control import UnknownBackend
 from scalingo_proxy.services.explain import UnknownRequest
+from scalingo_proxy.services.reload_guard import TopologyHeldBack
+from scalingo_proxy.services.topology_control import NothingHeldBack, held_record
 
 __all__ = ["Answer", "Refusal", "answer_for_error", "json_answer", "refusal_for_error", "text_answer"]
 
@@ -122,6 +124,10 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(409, "told-elsewhere", str(error))
     if isinstance(error, CertificateInUse):
         return Refusal(409, "certificate-in-use", str(error), beside={"apps": list(error.apps)})
+    if isinstance(error, TopologyHeldBack):
+        return Refusal(409, "held-back", str(error), beside={"held": held_record(error.held)})
+    if isinstance(error, NothingHeldBack):
+        return Refusal(409, "nothing-held-back", str(error))
     if isinstance(error, NotReady):
         return Refusal(503, "not-ready", str(error), headers=[("Retry-After", "1")])
     if isinstance(error, ResolverUnavailable):

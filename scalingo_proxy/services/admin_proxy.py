@@ -32,6 +32,7 @@ class ProxyApi:
         between, because a large page takes longer than anybody should wait.
     :param unready: tells why the proxy should get no traffic now, in
         sentences; none means that it is ready.
+    :param warnings: tells what is wrong although traffic may come.
     :param facts: what ``/status`` tells beside the counts, JSON-shaped.
     """
 
@@ -42,12 +43,14 @@ class ProxyApi:
         metrics_page: Callable[[], Iterable[str]],
         unready: Callable[[], Sequence[str]],
         facts: Callable[[], Mapping[str, Any]],
+        warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._reactor = reactor
         self._control = control
         self._metrics_page = metrics_page
         self._unready = unready
         self._facts = facts
+        self._warnings = warnings
         self._others: Sequence[AdminRoute] = ()
 
     def routes(self, others: Sequence[AdminRoute]) -> list[AdminRoute]:
@@ -69,7 +72,9 @@ class ProxyApi:
 
     def _ready(self, _call: Call) -> Answer:
         reasons = list(self._unready())
-        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        warnings = list(self._warnings())
+        told = {"ready": not reasons, "reasons": reasons, **({"warnings": warnings} if warnings else {})}
+        return json_answer(told, 503 if reasons else 200)
 
     def _metrics(self, _call: Call) -> Deferred[Answer]:
         return Deferred.fromCoroutine(self._metrics_answer())

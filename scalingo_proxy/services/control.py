@@ -299,6 +299,10 @@ class Control:
 
         return self._exclusively(reload)
 
+    def exclusively(self, change: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> Deferred[_T]:
+        """Run *change* while no other change is made; giving up the wait does not end it."""
+        return self._exclusively(change)
+
     # -- how -------------------------------------------------------------------
 
     def wait_for_drain(self, pool: Pool | None, seconds: float) -> Deferred[bool]:

@@ -33,6 +33,7 @@ __all__ = [
     "add_reactor_lag",
     "add_resolvers",
     "add_routes",
+    "add_topology_held",
     "add_workers",
 ]
 
@@ -50,7 +51,13 @@ _RESOLVER_LAST_SYNC = Family(
 _RESOLVER_UPDATES = Family(
     "scalingo_proxy_resolver_updates_total",
     "counter",
-    "Changes that a source of routes told of.",
+    "Changes that a source of routes told of, by what became of them: applied or held.",
+    ("resolver", "result"),
+)
+_TOPOLOGY_HELD = Family(
+    "scalingo_proxy_topology_held",
+    "gauge",
+    "Whether an update of a source of routes is held back, because it would remove too much.",
     ("resolver",),
 )
 
@@ -135,10 +142,21 @@ def add_resolvers(metrics: Metrics, states: Callable[[], Iterable[SourceState]])
     families = (
         (_RESOLVER_UP, lambda state: state.is_up),
         (_RESOLVER_LAST_SYNC, lambda state: state.synced_at),
-        (_RESOLVER_UPDATES, lambda state: state.updates),
     )
     for family, number in families:
         metrics.add(family, partial(_by_source, states, number))
+    metrics.add(_RESOLVER_UPDATES, partial(_by_result, states))
+
+
+def add_topology_held(metrics: Metrics, states: Callable[[], Iterable[tuple[tuple[str], bool]]]) -> None:
+    """Whether something is held back, by the source that it came from."""
+    metrics.add(_TOPOLOGY_HELD, states)
+
+
+def _by_result(states: Callable[[], Iterable[SourceState]]) -> Iterator[tuple[tuple[str, str], int]]:
+    for state in states():
+        yield (state.name, "applied"), state.updates
+        yield (state.name, "held"), state.held
 
 
 def _by_source(

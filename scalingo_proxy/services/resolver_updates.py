@@ -34,6 +34,7 @@ class SourceState:
     :ivar is_up: whether it can answer.
     :ivar apps: how many apps it describes.
     :ivar updates: how many changes it has told of since the process began.
+    :ivar held: how many updates of it were held back.
     :ivar synced_at: when it was last known to be up to date, in seconds since
         the epoch; 0 before that.
     """
@@ -43,6 +44,7 @@ class SourceState:
     apps: int
     updates: int
     synced_at: float
+    held: int = 0
 
 
 class ResolverUpdates:
@@ -55,6 +57,7 @@ class ResolverUpdates:
         self._wall_clock = wall_clock
         self._layers = tuple(layers)
         self._updates = {layer.name: 0 for layer in self._layers}
+        self._held = {layer.name: 0 for layer in self._layers}
         self._synced_at = {layer.name: 0.0 for layer in self._layers}
         for layer in self._layers:
             layer.watch(partial(self._changed, layer.name))
@@ -68,6 +71,10 @@ class ResolverUpdates:
         """The source was asked, and what it describes is in effect; it need not have changed."""
         self._synced_at[name] = self._wall_clock()
 
+    def held(self, name: str) -> None:
+        """An update of the source was held back."""
+        self._held[name] += 1
+
     def states(self) -> list[SourceState]:
         """Every source, the strongest first."""
         return [
@@ -77,6 +84,7 @@ class ResolverUpdates:
                 len(layer.apps()),
                 self._updates[layer.name],
                 self._synced_at[layer.name],
+                self._held[layer.name],
             )
             for layer in self._layers
         ]

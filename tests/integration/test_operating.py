@@ -98,6 +98,29 @@ class OperatingTests(IntegrationTestCase):
             proxy.signal(signal.SIGTERM)
             self.assertEqual(proxy.wait(10.0), 128 + signal.SIGTERM)
 
+    def test_reload_that_removes_too_much(self) -> None:
+        """A file cut in half is held back, with one alarm, and no client notices; one command confirms it."""
+        server = self.server()
+        apps = [
+            f'[[app]]\nname = "app-{n}"\ndomains = ["{n}.test"]\nbackends = ["{server.address}"]\n'
+            for n in range(1000)
+        ]
+        proxy = self.start_proxy("".join(apps))
+        for written in ("", "".join(apps[:400]), "".join(apps[600:])):
+            proxy.write_config(self.config(written))
+            proxy.signal(signal.SIGHUP)
+        wait_for(lambda: proxy.admin("GET", "/api/v1/topology")[1]["held"], "the guard")
+        status, document = proxy.admin("POST", "/api/v1/reload")
+        self.assertEqual((status, document["error"]["code"]), (409, "held-back"))
+        self.assertEqual(document["held"]["apps_removed"], 600)
+        self.assertEqual({proxy.request(host=f"{n}.test")[0] for n in range(0, 1000, 50)}, {200})
+        status, document = proxy.admin("GET", "/ready")
+        self.assertEqual((status, len(document["warnings"])), (200, 1))
+        self.assertEqual(proxy.output.count("#critical]"), 1)
+        self.assertEqual(proxy.admin("POST", "/api/v1/topology/confirm")[0], 200)
+        statuses = [proxy.request(host=f"{n}.test")[0] for n in (0, 599, 600, 999)]
+        self.assertEqual(statuses, [404, 404, 200, 200])
+
     def test_reload(self) -> None:
         """SIGHUP takes over the file; connections stay; a broken file changes nothing and says why."""
         server = self.server()

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from jsonschema import Draft202012Validator
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -30,16 +30,20 @@ from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.routing.topology_guard import GuardRule
 from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.admin import AdminService
 from scalingo_proxy.services.admin_access import AccessApi
 from scalingo_proxy.services.admin_explain import RequestsApi
+from scalingo_proxy.services.admin_topology import TopologyApi
 from scalingo_proxy.services.alarms import Alarm
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.explain import Explain
+from scalingo_proxy.services.reload_guard import ReloadGuard
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.status_view import StatusView
+from scalingo_proxy.services.topology_control import TopologyControl
 from scalingo_proxy.services.traffic import Traffic
 
 NOW = 1_700_000_000.0
@@ -157,16 +161,52 @@ class AdminWorld:
         )
         if options.pop("with_status", False):
             options |= {"status": self.view, "explain": self.explain.explain}
+        self.reload_guard = ReloadGuard[Any](
+            self.file,
+            self.resolver,
+            self.reactor,
+            rule=GuardRule(),
+            confirm_after=0.0,
+            put_into_effect=self.put_into_effect,
+            wall_clock=self.wall_clock,
+        )
+        self.topology = TopologyControl(
+            [self.reload_guard],
+            sources=ResolverUpdates([self.store, self.file], self.wall_clock).states,
+            exclusively=self.control.exclusively,
+            wall_clock=self.wall_clock,
+        )
+        self.reload_guard.confirm_by_time = self.topology.confirm
         options = {
             "certificates": self.certificate_control,
             "metrics_page": lambda: ["scalingo_proxy_up 1\n"],
             "unready": lambda: self.reasons,
-            "others": [*AccessApi(self.access).routes(), *RequestsApi(self.explain).routes()],
+            "others": [
+                *AccessApi(self.access).routes(),
+                *RequestsApi(self.explain).routes(),
+                *TopologyApi(self.topology).routes(),
+            ],
             **options,
         }
         self.service = AdminService(
             self.reactor, options.pop("endpoint", "127.0.0.1:8081"), control=self.control, **options
         )
+
+    def reload_to(self, *apps: App) -> None:
+        """Have a reload make *apps* what the file says, if the guard lets it."""
+
+        def reload() -> dict[str, Any]:
+            self.reload_guard.admit(apps, {app.name: app for app in apps})
+            self.file.replace(apps)
+            self.reload_guard.applied()
+            return {"apps": {"updated": [], "removed": []}}
+
+        self.reload = reload
+
+    def put_into_effect(self, apps: Any) -> Deferred[Any]:
+        self.file.replace(apps)
+        self.reload_guard.applied(is_confirmed=True)
+        return succeed(None)
 
     def wall_clock(self) -> float:
         """Seconds since the epoch, by the reactor's clock."""

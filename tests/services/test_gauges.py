@@ -89,7 +89,7 @@ class OtherGaugeTests(SynchronousTestCase):
         self.assertEqual(page.value("routes"), 12)
         self.assertEqual(page.value("resolver_up", resolver="store"), 1)
         self.assertEqual(page.value("resolver_up", resolver="file"), 0)
-        self.assertEqual(page.value("resolver_updates_total", resolver="store"), 7)
+        self.assertEqual(page.value("resolver_updates_total", resolver="store", result="applied"), 7)
         self.assertEqual(page.value("resolver_last_sync_timestamp_seconds", resolver="store"), 1.7e9)
         self.assertEqual(page.value("reactor_lag_seconds"), 0.25)
         self.assertEqual([page.value("worker_up", worker=worker) for worker in "01"], [1, 0])
