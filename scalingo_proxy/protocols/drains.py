@@ -13,6 +13,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from scalingo_proxy.protocols.downstream import UnderWay
@@ -20,7 +21,7 @@ from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 
-__all__ = ["AFTER_DEADLINE_SECONDS", "Drains", "oldest_first"]
+__all__ = ["AFTER_DEADLINE_SECONDS", "Drains", "oldest_first", "when_drained"]
 
 _log = Logger()
 
@@ -35,6 +36,27 @@ _TOGETHER_SECONDS = 0.05
 def oldest_first(exchanges: Iterable[UnderWay]) -> list[UnderWay]:
     """In the order in which they began."""
     return sorted(exchanges, key=attrgetter("record.started_at"))
+
+
+def when_drained(pool: Pool) -> Deferred[None]:
+    """Fire when all members that are on their way out of *pool* now are safe to kill.
+
+    That is soon after their drain deadline at the latest.  May be cancelled.
+    """
+    leaving = set(pool.draining)
+    if not leaving:
+        return succeed(None)
+    drained: Deferred[None] = Deferred(lambda _: stop_watching())
+
+    def changed(member: Member, event: MemberEvent) -> None:
+        if event == "gone":
+            leaving.discard(member)
+            if not leaving:
+                stop_watching()
+                drained.callback(None)
+
+    stop_watching = pool.watch(changed)
+    return drained
 
 
 class Drains:

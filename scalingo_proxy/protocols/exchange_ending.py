@@ -28,7 +28,7 @@ from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.own_page import SMALL_PAGE_BYTES, OwnPage
-from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.protocols.relay import TUNNEL_LEFT, Relay
 from scalingo_proxy.routing.members import Membership
 from scalingo_proxy.routing.retries import may_send_again
 from scalingo_proxy.wire.error_answer import ErrorAnswer, Page, wants_json
@@ -139,7 +139,7 @@ class ExchangeEnding(BackendSearch):
         relay = self._relay
         assert relay is not None
         if not relay.is_leaving:
-            self.record.code = DrainTimeout.code
+            self.record.code, self.record.cause = DrainTimeout.code, TUNNEL_LEFT
             self._wait_for_end(relay.leave())
 
     def _leave_further(self) -> None:

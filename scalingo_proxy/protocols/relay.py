@@ -17,7 +17,7 @@ from twisted.internet.interfaces import ISSLTransport
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.transports.splice import Splice, begin_splice
 
-__all__ = ["CLOSING_SECONDS", "NEVER", "SPLICE_AFTER", "Relay", "RelayEnd"]
+__all__ = ["CLOSING_SECONDS", "NEVER", "SPLICE_AFTER", "TUNNEL_LEFT", "Relay", "RelayEnd"]
 
 #: Bytes that one direction has carried when splicing begins in it.  None: even
 #: messages of a few bytes were measured to cost half of what they cost otherwise.
@@ -25,6 +25,9 @@ SPLICE_AFTER = 0
 
 #: How long what was written before a close may take to go out.
 CLOSING_SECONDS = 2.0
+
+#: Why a tunnel ends that is asked to leave, for people.
+TUNNEL_LEFT = "its backend left the app, or the proxy stopped, and the time to drain was over"
 
 #: As a number of bytes to splice after: not at all.
 NEVER = math.inf

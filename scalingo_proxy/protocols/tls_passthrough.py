@@ -35,7 +35,7 @@ from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.progress import SendProgress
-from scalingo_proxy.protocols.relay import Relay
+from scalingo_proxy.protocols.relay import TUNNEL_LEFT, Relay
 from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
@@ -306,7 +306,7 @@ class Passthrough(BackendSearch):
         relay = self._relay
         assert relay is not None
         if not relay.is_leaving:
-            self.record.code = DrainTimeout.code
+            self.record.code, self.record.cause = DrainTimeout.code, TUNNEL_LEFT
             seconds = relay.leave()
             if self.phase is not Phase.OVER:
                 self._env.deadlines.set(self._timed, self._env.seconds() + seconds)

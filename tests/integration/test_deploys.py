@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,8 +21,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.authorities import Authority
 from tests.integration import counting_backend
-from tests.integration.programs import IntegrationTestCase, ProxyProcess, free_port, wait_for
+from tests.integration.programs import IntegrationTestCase, free_port, wait_for
 from tests.integration.servers import SocketServer, read_head
 from tests.protocols.passthrough_worlds import hello as tls_hello
 
@@ -145,12 +147,15 @@ class DeployTestCase(IntegrationTestCase):
         server = self.loop.run(start())
         return f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
-    def open_websockets(self, proxy: ProxyProcess, count: int) -> list[ClientConnection]:
-        """So many WebSockets, each of which has carried a message."""
+    def open_websockets(
+        self, port: int, count: int, context: ssl.SSLContext | None = None
+    ) -> list[ClientConnection]:
+        """So many WebSockets, over TLS with a *context*, each of which has carried a message."""
+        url = "wss://hello.test/" if context else "ws://hello.test/"
 
         async def open_one(number: int) -> ClientConnection:
             connection = await connect(
-                "ws://hello.test/", host="127.0.0.1", port=proxy.port, ping_interval=None, proxy=None
+                url, host="127.0.0.1", port=port, ssl=context, ping_interval=None, proxy=None
             )
             await connection.send(f"message {number}")
             assert await connection.recv() == f"message {number}"
@@ -232,7 +237,7 @@ class DrainTests(DeployTestCase):
     def test_websockets(self) -> None:
         """All see 1012 and none at the same moment, and whoever waits for the drain is told."""
         proxy = self.start_proxy("[timeouts]\ndrain = 1\n" + self.app("hello", [self.serve_websockets()]))
-        connections = self.open_websockets(proxy, WEBSOCKETS)
+        connections = self.open_websockets(proxy.port, WEBSOCKETS)
         ends = self.ends_of(connections)
         began = time.monotonic()
         status, told = proxy.admin("PUT", "/api/v1/apps/hello/backends?wait=drained", {"backends": []})
@@ -246,6 +251,31 @@ class DrainTests(DeployTestCase):
         self.assertGreater(spread, min(WEBSOCKETS * 0.01, 5.0) * 0.7)
         self.assertLess(took, 1 + min(WEBSOCKETS * 0.01, 5.0) + 3)
         tell(f"{WEBSOCKETS} WebSockets closed with 1012 over {spread:.2f} s, drained in {took:.2f} s")
+
+
+    def test_over_tls(self) -> None:
+        """The same where TLS ends here."""
+        authority, directory, port = Authority(), self.directory(), free_port()
+        chain, key = authority.issue(["hello.test"])
+        for name, content in (("cert.pem", chain), ("key.pem", key)):
+            with open(os.path.join(directory, name), "w") as file:
+                file.write(content)
+        proxy = self.start_proxy(
+            f'[[listen]]\nprotocol = "tls"\nendpoint = "127.0.0.1:{port}"\n[timeouts]\ndrain = 0.2\n'
+            + self.app(
+                "hello",
+                [self.serve_websockets()],
+                rest='certificate = { cert = "cert.pem", key = "key.pem" }',
+            ),
+            directory=directory,
+        )
+        context = ssl.create_default_context(cadata=authority.pem)
+        ends = self.ends_of(self.open_websockets(port, 20, context))
+        status, _ = proxy.admin("PUT", "/api/v1/apps/hello/backends?wait=drained", {"backends": []})
+        self.assertEqual(status, 200)
+        codes, _ = zip(*ends.result(30), strict=True)
+        self.assertEqual(Counter(codes), {1012: 20})
+        self.assertNotIn("Traceback", proxy.output)
 
 
 class StopTests(DeployTestCase):
@@ -282,7 +312,7 @@ requests = "off"
             + self.app("slow", [servers[0].address])
             + self.app("sealed", [servers[1].address], rest='tls = "passthrough"')
         )
-        ends = self.ends_of(self.open_websockets(proxy, WEBSOCKETS))
+        ends = self.ends_of(self.open_websockets(proxy.port, WEBSOCKETS))
         sealed = []
         for _ in range(20):
             tunnelled = socket.create_connection(("127.0.0.1", tls_port), timeout=30)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from h2.errors import ErrorCodes
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import Limits, Timeouts
+from scalingo_proxy.protocols.drains import when_drained
 from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.clients import ScriptedClient
@@ -130,6 +132,23 @@ class RequestTests(WorldTestCase):
         self.assertTrue(45 <= sum(answered) <= 60, sum(answered))
         world.advance(0.6)
         self.assertEqual({tuple(client.statuses) for client in clients}, {(503,)})
+
+    @each_world(timeouts=PATIENT)
+    def test_when_drained(self, world: World) -> None:
+        """Whoever waits for the drain hears of it, unless there is nothing to wait for or nobody waits."""
+        hello(world, replies.never())
+        world.client().send(get())
+        world.settle()
+        (pool,) = world.pools
+        self.assertTrue(when_drained(pool).called)
+        redeploy(world)
+        done: list[object] = []
+        waiting, given_up = when_drained(pool).addCallback(done.append), when_drained(pool)
+        given_up.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        world.advance(DRAIN - 0.1)
+        self.assertFalse(waiting.called)
+        world.advance(0.3)
+        self.assertEqual(done, [None])
 
     @each_world(timeouts=PATIENT)
     def test_two_deploys(self, world: World) -> None:
