@@ -14,13 +14,14 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=0.35, help="seconds between two troubles, on average")
+    parser.add_argument("--log", default="", help="a file for what the proxy writes")
     return parser
 
 
 def main() -> int:
     """Run one soak as the command line says."""
     given = options().parse_args()
-    soak = Soak(given.seed, given.minutes * 60, given.every)
+    soak = Soak(given.seed, given.minutes * 60, given.every, given.log)
     soak.run()
     sys.stdout.writelines(f"{line}\n" for line in soak.lines)
     sys.stdout.writelines(f"FAULT: {fault}\n" for fault in soak.faults)

@@ -182,6 +182,7 @@ class Load:
 
     async def _http1(self, app: str, kind: str) -> None:
         connection: Connection | None = None
+        connected = 0.0
         while await self._pause(0.08):
             is_usable = False
             with self._exchange(app, kind) as exchange:
@@ -190,7 +191,10 @@ class Load:
                         if connection is not None:
                             connection.close()
                         connection = None
+                        connected = exchange.began
                         connection = await self._open(app, kind)
+                    if "passed" in kind:
+                        exchange.connected = connected
                     is_usable = await connection.ask(exchange, *self._request(exchange))
             if connection is not None and not is_usable:
                 connection.close()

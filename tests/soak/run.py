@@ -71,13 +71,15 @@ class Soak:
         machine can be decided.
     :param seconds: how long the trouble lasts.
     :param every: seconds between two troubles, on average.
+    :param log: a file for what the proxy writes and what was done to backends.
     """
 
-    def __init__(self, seed: int, seconds: float, every: float = 0.35) -> None:
+    def __init__(self, seed: int, seconds: float, every: float = 0.35, log: str = "") -> None:
         self.seed = seed
         self.seconds = seconds
         self._every = every
         self._random = Random(seed)
+        self._log = log
         self._directory = tempfile.mkdtemp()
         self.proxy: ProxyProcess
         self.exchange_count = 0
@@ -109,6 +111,8 @@ class Soak:
         finally:
             await asyncio.to_thread(self.proxy.end)
             await fleet.end()
+            if self._log:
+                self._write_log(fleet)
 
     async def _soak(self, fleet: Fleet, doors: Doors) -> None:
         warm_up = Load(Random(f"{self.seed}/warm-up"), doors)
@@ -227,6 +231,13 @@ class Soak:
         self.proxy.end()
         if time.monotonic() - began > 5.0:
             self.faults.append(f"an idle proxy took {time.monotonic() - began:.1f} s to stop")
+
+    def _write_log(self, fleet: Fleet) -> None:
+        with open(self._log, "w") as file:
+            for each in fleet.everybody():
+                times = (each.serves_from, each.serves_until, each.gone_from)
+                file.write(f"{each.name} {each.address} {times} {each.touches}\n")
+            file.write(self.proxy.output)
 
     def _check_log(self) -> None:
         output = self.proxy.output

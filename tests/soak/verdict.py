@@ -56,6 +56,7 @@ class Verdict:
             where = f"at {exchange.backend or self._backends_by_id.get(exchange.id) or 'no backend'}"
             self.faults.append(
                 f"{exchange.kind} {exchange.id} of {exchange.app} {where}: {exchange.status} {exchange.code}"
+                f" at {exchange.began:.2f}"
                 f" after {exchange.seconds:.2f} s, though a backend was untouched"
             )
 
@@ -115,8 +116,8 @@ class Verdict:
             for when, _, name in done:
                 backend = self._fleet.by_name(name)
                 assert backend is not None
-                if exchange.began > backend.gone_from:
-                    late = exchange.began - backend.gone_from
+                late = (exchange.connected or exchange.began) - backend.gone_from
+                if late > 0:
                     self.faults.append(
                         f"{what} came {late:.2f} s after {name} was gone, which executed it at {when}"
                     )
