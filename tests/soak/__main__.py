@@ -13,7 +13,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--every", type=float, default=0.35, help="seconds between two troubles, on average")
+    parser.add_argument("--every", type=float, default=0.6, help="seconds between two troubles, on average")
     parser.add_argument("--log", default="", help="a file for what the proxy writes")
     return parser
 

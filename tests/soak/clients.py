@@ -54,11 +54,12 @@ class Doors:
 
 
 class Connection:
-    """A client's connection that speaks HTTP/1.1."""
+    """A client's connection that speaks HTTP/1.1, and the exchange that it was opened for."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: Exchange) -> None:
         self.reader = reader
         self.writer = writer
+        self.first = first
 
     async def ask(self, exchange: Exchange, head: bytes, body: bytes = b"") -> bool:
         """Send a request and read all of its answer; whether the connection can be used again."""
@@ -100,6 +101,7 @@ class Load:
         self._random = random
         self._doors = doors
         self._stop = asyncio.Event()
+        self._opened = random.getrandbits(16)
         self._workers: list[asyncio.Task[None]] = []
         self.exchanges: list[Exchange] = []
 
@@ -172,17 +174,25 @@ class Load:
 
     # -- HTTP/1.1, in the clear and inside TLS -----------------------------------
 
-    async def _open(self, app: str, kind: str) -> Connection:
-        if "TLS" in kind or "passed" in kind:
-            context, port, name = self._doors.context("http/1.1"), self._doors.tls, f"{app}.test"
-            return Connection(
-                *await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-            )
-        return Connection(*await asyncio.open_connection("127.0.0.1", self._doors.http))
+    async def _open(self, app: str, kind: str, exchange: Exchange) -> Connection:
+        if "TLS" not in kind and "passed" not in kind:
+            return Connection(*await asyncio.open_connection("127.0.0.1", self._doors.http), exchange)
+        # Only its address tells one that passes through from others in the request log.
+        self._opened += 1
+        source = f"127.{1 + self._opened // 62500}.{self._opened // 250 % 250}.{self._opened % 250 + 1}"
+        if "passed" in kind:
+            exchange.source, exchange.connected = source, time.monotonic()
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self._doors.tls,
+            ssl=self._doors.context("http/1.1"),
+            server_hostname=f"{app}.test",
+            local_addr=(source, 0),
+        )
+        return Connection(reader, writer, exchange)
 
     async def _http1(self, app: str, kind: str) -> None:
         connection: Connection | None = None
-        connected = 0.0
         while await self._pause(0.08):
             is_usable = False
             with self._exchange(app, kind) as exchange:
@@ -191,10 +201,8 @@ class Load:
                         if connection is not None:
                             connection.close()
                         connection = None
-                        connected = exchange.began
-                        connection = await self._open(app, kind)
-                    if "passed" in kind:
-                        exchange.connected = connected
+                        connection = await self._open(app, kind, exchange)
+                    exchange.connected, exchange.source = connection.first.connected, connection.first.source
                     is_usable = await connection.ask(exchange, *self._request(exchange))
             if connection is not None and not is_usable:
                 connection.close()
@@ -210,7 +218,7 @@ class Load:
                 connection = None
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS):
-                        connection = await self._open(app, kind)
+                        connection = await self._open(app, kind, exchange)
                         await self._talk(connection, exchange)
                 finally:
                     if connection is not None:

@@ -78,7 +78,7 @@ class Verdict:
         return ""
 
     def _was_given_to_touched(self, exchange: Exchange) -> bool:
-        began, ended = exchange.began, exchange.ended
+        began, ended = exchange.connected or exchange.began, exchange.ended
         backend = self._fleet.by_name(exchange.backend) or self._fleet.by_address(
             self._backends_by_id.get(exchange.id, "")
         )
