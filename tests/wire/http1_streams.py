@@ -39,6 +39,8 @@ SWITCHED = "switched"
 UNASKED = "unasked"
 #: The stream ended in the middle of a message.
 CUT = "cut"
+#: All of these; a stream that stands elsewhere was refused, with the reason.
+STATES = frozenset((READY, WAITS, CLOSES, SWITCHED, UNASKED, CUT))
 
 
 @attrs.define
