@@ -94,9 +94,9 @@ class ImportsTests(unittest.SynchronousTestCase):
         self.assertEqual(self.imported_in("scalingo_proxy") - self.BROUGHT, set())
 
     def test_tests(self) -> None:
-        """The tests need nothing but the extra ``test``, and measurements one peer more."""
+        """The tests need nothing but the extra ``test``, measurements one peer more, and fuzzing its tool."""
         extras = setup_cfg()["options.extras_require"]
-        extra = extras["test"] + extras["bench"]
+        extra = extras["test"] + extras["bench"] + extras["fuzz"].replace("%(test)s", "")
         listed = {Requirement(line).name.replace("-", "_") for line in extra.split("\n") if line}
         self.assertEqual(self.imported_in("tests") - self.BROUGHT - listed, set())
 
@@ -135,8 +135,8 @@ class WheelTests(unittest.SynchronousTestCase):
         self.assertEqual(required, {str(Requirement(text)) for text in expected})
 
     def test_extras(self) -> None:
-        """What contributors need comes in four extras."""
-        self.assertEqual(set(self.metadata.provides_extra or ()), {"bench", "dev", "docs", "test"})
+        """What contributors need comes in five extras."""
+        self.assertEqual(set(self.metadata.provides_extra or ()), {"bench", "dev", "docs", "fuzz", "test"})
 
     def test_description(self) -> None:
         """An index shows the version, the licence, the README and the Python it takes."""
