@@ -18,6 +18,7 @@ from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
 from scalingo_proxy.protocols.hangups import Hangups
 from scalingo_proxy.protocols.pace import Pace
+from scalingo_proxy.protocols.turns import Turns
 from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.descriptors import Descriptors, read_descriptors
@@ -88,6 +89,7 @@ class Environment:
         self.connections = connections
         self.deadlines = deadlines
         self.hangups = Hangups(reactor)
+        self.turns = Turns(reactor)
         self.observer = observer
         self.timeouts = timeouts
         self.limits = limits

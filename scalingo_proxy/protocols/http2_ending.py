@@ -54,14 +54,18 @@ class HTTP2Ending(HTTP2Sender):
         self.has_asked = False
         self._waits_for_rest = False
         self._progress = SendProgress()
-        #: Set while frames that were received wait for the next turn.
-        self._rest_call: Any = None
+        #: Whether frames that were received wait for a later turn.
+        self._is_put_off = False
+
+    def take_turn(self) -> None:
+        """Go on with what was put off."""
+        raise NotImplementedError
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = self._lost = True
-        if self._rest_call is not None:
-            self._rest_call.cancel()
-            self._rest_call = None
+        if self._is_put_off:
+            self._is_put_off = False
+            self.env.turns.forget(self)
         self.env.deadlines.forget(self)
         if self._streams:
             self._lose_streams()
@@ -117,7 +121,12 @@ class HTTP2Ending(HTTP2Sender):
     def stalled(self, stream: HTTP2Stream) -> None:
         """The client did not take the end of a response in time."""
         stream.reset(ErrorCodes.CANCEL)
-        self._note_provoked(1)
+        self.note_stalled()
+
+    def note_stalled(self) -> None:
+        """A response was given up because its window stayed shut."""
+        if not self._closed and not self._floods.admits(Kind.STALLED, self.env.seconds()):
+            self._send_away(Kind.STALLED)
 
     def deadline_reached(self) -> None:
         """Nothing came, or not the rest of it."""

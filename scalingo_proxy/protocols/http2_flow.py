@@ -95,7 +95,7 @@ class Incoming:
     __slots__ = ("_held", "ended", "expected", "is_open", "received", "trailers", "unacknowledged")
 
     def __init__(self, expected: int) -> None:
-        self._held = bytearray()
+        self._held: list[bytes] = []
         self.is_open = False
         self.unacknowledged = 0
         self.received = 0
@@ -105,15 +105,16 @@ class Incoming:
 
     def hold(self, payload: bytes) -> None:
         """Keep *payload* behind what is held."""
-        self._held += payload
+        if payload:
+            self._held.append(payload)
 
     def take(self) -> bytes:
         """Everything that is held."""
         held = self._held
         if not held:
             return b""
-        self._held = bytearray()
-        return bytes(held)
+        self._held = []
+        return held[0] if len(held) == 1 else b"".join(held)
 
     @property
     def is_too_long(self) -> bool:

@@ -36,6 +36,7 @@ from scalingo_proxy.protocols.http2_limits import (
 )
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.secured import Secured
+from scalingo_proxy.protocols.turns import SECONDS_AT_ONCE
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
 from scalingo_proxy.wire.http1_head import RequestHead
 
@@ -47,8 +48,7 @@ __all__ = ["HTTP2Frontend"]
 _log = Logger()
 
 
-#: Frames of one connection that are handled before others have their turn:
-#: about 5 ms of work.
+#: Frames of one connection that are handled at most before others have their turn.
 _FRAMES_A_TURN = 200
 
 
@@ -70,6 +70,8 @@ class HTTP2Frontend(HTTP2Ending):
         super().__init__(factory)
         self._given_identity = identity
         self._secured = secured
+        #: Streams whose bodies grew in this turn.
+        self._fed: dict[int, HTTP2Stream] = {}
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -91,14 +93,14 @@ class HTTP2Frontend(HTTP2Ending):
             if self._lingered > LINGER_BYTES:
                 self.transport.abortConnection()
             return
-        if self._rest_call is not None:
+        if self._is_put_off:
             self.connection.frames.add_data(data)  # decrypted with what came before
         else:
             self._take_frames(data)
 
-    def _take_rest(self) -> None:
+    def take_turn(self) -> None:
         """Go on with the frames that one turn had no time for."""
-        self._rest_call = None
+        self._is_put_off = False
         self.transport.resumeProducing()
         if not self._closed:
             self._take_frames(b"")
@@ -107,6 +109,7 @@ class HTTP2Frontend(HTTP2Ending):
         self._busy = True
         try:
             self._receive(data)
+            self._hand_on_bodies()
         finally:
             self._busy = False
         self._work()
@@ -118,7 +121,8 @@ class HTTP2Frontend(HTTP2Ending):
     def _receive(self, data: bytes) -> None:
         connection = self.connection
         resets = connection.resets_sent
-        count = 0
+        count, seconds = 0, self.env.seconds
+        end = seconds() + SECONDS_AT_ONCE
         try:
             for frame, events in connection.received(data):
                 count += 1
@@ -135,9 +139,10 @@ class HTTP2Frontend(HTTP2Ending):
                     resets = connection.resets_sent
                 if self._closed:
                     return
-                if count >= _FRAMES_A_TURN:
+                if count >= _FRAMES_A_TURN or seconds() >= end:
                     # Whoever else is served here shall not wait for all of them.
-                    self._rest_call = self.env.reactor.callLater(0, self._take_rest)
+                    self._is_put_off = True
+                    self.env.turns.put_off(self)
                     self.transport.pauseProducing()
                     return
         except ProtocolError as error:
@@ -147,6 +152,13 @@ class HTTP2Frontend(HTTP2Ending):
             _log.warn("an HTTP/2 frame could not be handled: {error!r}", error=error)
             connection.give_up(ErrorCodes.INTERNAL_ERROR)
             self._give_up(BadRequest("a frame could not be handled"))
+
+    def _hand_on_bodies(self) -> None:
+        """Pass on the bodies that came with the frames of this turn, each in one piece."""
+        if self._fed:
+            fed, self._fed = self._fed, {}
+            for stream in fed.values():
+                self._hand(stream, stream.hand_on)
 
     def _request_received(self, event: RequestReceived) -> None:
         stream_id = event.stream_id
@@ -166,6 +178,7 @@ class HTTP2Frontend(HTTP2Ending):
             self.give_back(event.flow_controlled_length, event.stream_id)
         else:
             self._hand(stream, stream.data_received, event)
+            self._fed[event.stream_id] = stream
 
     def _trailers_received(self, event: TrailersReceived) -> None:
         stream = self._streams.get(event.stream_id)

@@ -45,6 +45,8 @@ class Kind(enum.Enum):
     SMALL_DATA = "small data"
     #: Windows opened by a few bytes at a time, and those of closed streams.
     SMALL_WINDOW = "small window update"
+    #: Responses whose windows stay shut until we give them up.
+    STALLED = "window that is not opened"
 
 
 #: A WINDOW_UPDATE that opens less than this is small.
@@ -87,6 +89,8 @@ _RATES: Mapping[Kind, tuple[int, float]] = {
     # Streams of short messages do send a few hundred a second.
     Kind.SMALL_DATA: (5000, 1000.0),
     Kind.SMALL_WINDOW: (1000, 100.0),
+    # A page of paused downloads may well have a few.
+    Kind.STALLED: (20, 1.0),
 }
 
 

@@ -110,7 +110,12 @@ class HTTP2Stream(HTTP2Responder):
             if incoming.received > exchange.body_limit and not self._input_over:
                 exchange.fail(BodyTooLarge())
                 return
-        self._hand_over(payload)
+        incoming.hold(payload)
+
+    def hand_on(self) -> None:
+        """Pass on what came in this turn: for each frame alone it would cost as much as for all."""
+        if self._exchange is not None:
+            self._hand_over()
 
     def trailers_received(self, event: TrailersReceived) -> None:
         """The client sent what stands behind its body."""
@@ -151,13 +156,12 @@ class HTTP2Stream(HTTP2Responder):
         """Keep what comes of the request body, until the upload is opened for another backend."""
         self._in.is_open = False
 
-    def _hand_over(self, payload: bytes = b"") -> None:
-        """Pass on what is held, and *payload* behind it, if that is wanted now."""
+    def _hand_over(self) -> None:
+        """Pass on what is held, if that is wanted now."""
         incoming, exchange = self._in, self._exchange
         if not incoming.is_open or self._input_over or self._closed or exchange is None:
-            incoming.hold(payload)
             return
-        payload = incoming.take() + payload
+        payload = incoming.take()
         if payload:
             if self._relay_end is not None:
                 self._relay_end.data_received(payload)
@@ -284,10 +288,13 @@ class HTTP2Stream(HTTP2Responder):
         if not (exchange is not None and exchange.is_leaving) and self._client_is_slow():
             self._wait_for_client()
         elif exchange is not None:
+            waits_for_client = bool(self.out.size or self.out.heads)
             try:
                 exchange.deadline_reached()
             except Exception:
                 exchange.broke()
+            if waits_for_client:
+                self._frontend.note_stalled()
         else:
             if self._end_sent:
                 self.reset(ErrorCodes.NO_ERROR)  # the response did not need the rest (RFC 9113 §8.1)

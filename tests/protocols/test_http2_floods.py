@@ -21,6 +21,7 @@ from hyperframe.frame import (
 
 from scalingo_proxy.model import Timeouts
 from scalingo_proxy.protocols import http2_sender
+from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World
 from tests.protocols.http2_worlds import HTTP2TestCase, RawClient, fields, headers_frame
@@ -79,6 +80,25 @@ class FloodTests(HTTP2TestCase):
         """DATA a byte at a time."""
         first = (request(0, method=b"POST"),)
         self.flood(self.world(), DataFrame(1, b"x"), times=8000, first=first)
+
+    def test_small_pieces_in_one_turn(self) -> None:
+        """A body that comes in many small frames at once goes to the backend as one piece."""
+        world = self.world()
+        app = hello(world, replies.echo())
+        pieces: list[bytes] = []
+        relay = Exchange.request_payload
+        self.patch(
+            Exchange, "request_payload", lambda exchange, data: (pieces.append(data), relay(exchange, data))
+        )
+        client = self.raw(world).write(request(0, method=b"POST"))
+        world.settle()
+        client.write(*[DataFrame(1, b"%03d" % number + bytes(30)) for number in range(150)])
+        world.settle()
+        client.write(DataFrame(1, b"end", flags=["END_STREAM"]))
+        world.settle()
+        self.assertLess(len(pieces), 20)
+        body = b"".join(b"%03d" % number + bytes(30) for number in range(150)) + b"end"
+        self.assertEqual(app.backend.requests[0].body, body)
 
     def test_padding(self) -> None:
         """DATA with nothing but padding in it."""
@@ -225,6 +245,26 @@ class FloodTests(HTTP2TestCase):
             client.request()
         world.settle()
         self.assertLess(world.factory.last.pending, 7_500_000)
+
+    def test_windows_that_stay_shut(self) -> None:
+        """A few of them are given up one by one; who has many is sent away, and nobody else."""
+        for reply in (replies.fixed(b"hello"), replies.bulk(10_000_000)):
+            for count, is_sent_away in ((15, False), (50, True)):
+                world = self.world(timeouts=Timeouts(idle=5))
+                hello(world, reply, limits={"in_flight_per_backend": 100})
+                bystander = self.client(world)
+                client = self.client(world, settings={SettingCodes.INITIAL_WINDOW_SIZE: 0})
+                streams = [client.request() for _ in range(count)]
+                world.advance(6)
+                self.assertEqual(client.goaway, CALM if is_sent_away else None)
+                self.assertEqual([r.code for r in world.records].count("bad-request"), int(is_sent_away))
+                self.assertTrue(is_sent_away or all(stream.reset is not None for stream in streams))
+                world.advance(3)
+                self.assertEqual(client.is_over, is_sent_away)
+                hello(world, replies.fixed(b"hello"))
+                stream = bystander.request()
+                world.run_until(lambda stream=stream: stream.is_over)
+                self.assertEqual(stream.status, 200)
 
     def test_end_that_nobody_takes(self) -> None:
         """A whole response that waits for its window is given up, too."""
