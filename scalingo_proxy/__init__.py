@@ -26,7 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scalingo_proxy.interfaces import IBalancer, IObserver, IResolver, IRouteFeed
+    from scalingo_proxy.interfaces import IBalancer, IObserver, IProbe, IResolver, IRouteFeed
     from scalingo_proxy.model import (
         App,
         AppState,
@@ -38,11 +38,15 @@ if TYPE_CHECKING:
         TopologyChange,
     )
     from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
+    from scalingo_proxy.protocols.probes import BackendProbe
     from scalingo_proxy.protocols.tls_passthrough_factory import TLSPassthroughFactory
     from scalingo_proxy.resolvers.chain import ChainResolver
     from scalingo_proxy.resolvers.guarded import GuardedResolver
     from scalingo_proxy.resolvers.memory import MemoryResolver
     from scalingo_proxy.resolvers.saved_topology import SavedTopology
+    from scalingo_proxy.services.deploys import Deploys
+    from scalingo_proxy.services.health_checks import HealthChecksService
+    from scalingo_proxy.services.paced_probes import PacedProbes
     from scalingo_proxy.version import VERSION
 
 __all__ = [
@@ -50,15 +54,20 @@ __all__ = [
     "App",
     "AppState",
     "Backend",
+    "BackendProbe",
     "ChainResolver",
     "GuardedResolver",
+    "Deploys",
     "HTTPProxyFactory",
+    "HealthChecksService",
     "IBalancer",
     "IObserver",
+    "IProbe",
     "IResolver",
     "IRouteFeed",
     "Limits",
     "MemoryResolver",
+    "PacedProbes",
     "Route",
     "RouteQuery",
     "SavedTopology",
@@ -69,14 +78,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "interfaces": "IBalancer IObserver IResolver IRouteFeed",
+    "interfaces": "IBalancer IObserver IProbe IResolver IRouteFeed",
     "model": "App AppState Backend Limits Route RouteQuery Timeouts TopologyChange",
     "protocols.factories": "HTTPProxyFactory make_environment",
     "protocols.tls_passthrough_factory": "TLSPassthroughFactory",
+    "protocols.probes": "BackendProbe",
     "resolvers.chain": "ChainResolver",
     "resolvers.guarded": "GuardedResolver",
     "resolvers.memory": "MemoryResolver",
     "resolvers.saved_topology": "SavedTopology",
+    "services.deploys": "Deploys",
+    "services.health_checks": "HealthChecksService",
+    "services.paced_probes": "PacedProbes",
     "version": "VERSION",
 }
 

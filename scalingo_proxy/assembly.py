@@ -19,6 +19,7 @@ from scalingo_proxy.model import CertificateChange
 from scalingo_proxy.protocols.backend_connector import BackendConnector
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
+from scalingo_proxy.protocols.probes import BackendProbe
 from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
@@ -49,10 +50,13 @@ from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.demo import DemoBackends
+from scalingo_proxy.services.deploys import Deploys
 from scalingo_proxy.services.error_pages import ErrorPages
 from scalingo_proxy.services.explain import Explain
+from scalingo_proxy.services.health_checks import HealthChecksService
 from scalingo_proxy.services.listeners import Listener
 from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.paced_probes import PacedProbes
 from scalingo_proxy.services.page_fetch import PageFetcher
 from scalingo_proxy.services.reactor_lag import ReactorLag
 from scalingo_proxy.services.reload_guard import ReloadGuard
@@ -138,6 +142,8 @@ def assemble(
     contexts = Contexts(certificates)
     pages = ErrorPages(PageFetcher(reactor), resolver, file.apps)
     env.page_for = pages.page_for
+    probes = PacedProbes(BackendProbe(reactor), reactor)
+    health_checks = HealthChecksService(pools, resolver, probes, reactor, random.Random(randomness.random()))
     build = _build(settings)
     parts = Parts(
         reactor=reactor,
@@ -154,6 +160,7 @@ def assemble(
         pages=pages,
         access=access,
         explain=explain,
+        health_checks=health_checks,
         make_doors=lambda wanted: _doors(wanted, env, contexts),
         read_again=read_again,
         build=build,
@@ -163,6 +170,7 @@ def assemble(
         resolver=resolver,
         store=store,
         pools=pools,
+        deploys=Deploys(pools, probes, reactor),
         reactor=reactor,
         reload=proxy.reload,
         judge=lambda app: [*certificate_control.mistakes(app), *pages.mistakes(app)],
@@ -205,6 +213,7 @@ def assemble(
     gauges.add_quarantines(metrics, verdicts.counts)
     gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)
     gauges.add_descriptors(metrics, lambda: env.descriptors())
+    gauges.add_health_checks(metrics, probes.results)
     gauges.add_routes(metrics, lambda: resolver.table.domain_count)
     gauges.add_resolvers(metrics, resolver_updates.states)
     gauges.add_topology_held(metrics, topology.states)
@@ -229,6 +238,7 @@ def assemble(
         proxy.store_service,
         pages,
         *([DemoBackends(reactor, demo, certificates)] if settings.demo else []),
+        health_checks,
         admin,
         proxy.listeners,
     ]

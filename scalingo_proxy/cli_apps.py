@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,24 @@ def set_app(arguments: argparse.Namespace, client: AdminClient, output: Output) 
     record = {key: value for key, value in told.items() if value is not None}
     if arguments.file is not None:
         record = _record_in(arguments.file) | record
-        status, app = client.ask("PUT", "apps", arguments.name, body=record)
-    elif record:
-        status, app = _patch_or_put(client, arguments.name, record)
-    else:
+    elif not record:
         raise CommandMistake("say what to set: --domain, --backend, --balancer or --file")
+    query = {"wait": "ready"} if arguments.wait else None
+    if query and not arguments.json:
+        output.progress("waiting until every new backend is ready, 30 seconds at most")
+    try:
+        if arguments.file is not None:
+            status, app = client.ask("PUT", "apps", arguments.name, query=query, body=record)
+        else:
+            status, app = _patch_or_put(client, arguments.name, record, query)
+    except ApiRefusal as refusal:
+        if not arguments.json:
+            _tell_probes(refusal.document, output)
+        raise
     if arguments.json:
         output.document(app)
         return
+    _tell_probes(app, output)
     for warning in app.get("warnings", ()):
         output.complain(f"warning: {warning}")
     word = "created" if status == 201 else "changed"
@@ -73,13 +83,26 @@ def remove_app(arguments: argparse.Namespace, client: AdminClient, output: Outpu
         output.line(answer["message"])
 
 
-def _patch_or_put(client: AdminClient, name: str, record: dict[str, Any]) -> tuple[int, Any]:
+def _patch_or_put(
+    client: AdminClient, name: str, record: dict[str, Any], query: dict[str, str] | None
+) -> tuple[int, Any]:
     try:
-        return client.ask("PATCH", "apps", name, body=record)
+        return client.ask("PATCH", "apps", name, query=query, body=record)
     except ApiRefusal as refusal:
         if refusal.status != 404:
             raise
-    return client.ask("PUT", "apps", name, body=record)
+    return client.ask("PUT", "apps", name, query=query, body=record)
+
+
+def _tell_probes(answer: Mapping[str, Any], output: Output) -> None:
+    """A line for each backend that had to be ready first."""
+    for probe in answer.get("probes", ()):
+        if probe["passed"]:
+            found = f"{probe['status'] or 'passed'} in {1000 * probe['probe_seconds']:.0f} ms"
+        else:
+            tries = "1 try" if probe["tries"] == 1 else f"{probe['tries']} tries"
+            found = f"failed: {probe['reason']} ({tries} in {probe['seconds']:.0f} s)"
+        output.line(f"checking {probe['url']} ... {found}")
 
 
 def _all_apps(client: AdminClient, query: str) -> Iterator[dict[str, Any]]:
@@ -143,6 +166,11 @@ def add_app_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--file",
         metavar="RECORD.json",
         help='the whole app record ("-": standard input); it replaces what is there',
+    )
+    setting.add_argument(
+        "--wait",
+        action="store_true",
+        help="change it only once every new backend passes its probe, or after 30 seconds not at all",
     )
     setting.set_defaults(command=set_app, needs_proxy=True)
 

@@ -39,6 +39,11 @@ class Output:
         """One line about what went wrong."""
         self._complaints.write(f"{printable(text)}\n")
 
+    def progress(self, text: str) -> None:
+        """What is going on, for a person who waits at a terminal; nobody else needs it."""
+        if self._complaints.isatty():
+            self.complain(text)
+
     def document(self, value: Any) -> None:
         """The result for programs."""
         self._results.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

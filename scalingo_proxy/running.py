@@ -34,6 +34,7 @@ from scalingo_proxy.services.demo import DEMO_DOMAIN, SEALED_DOMAIN
 from scalingo_proxy.services.demo_authority import DEMO_FOLDER
 from scalingo_proxy.services.error_pages import ErrorPages
 from scalingo_proxy.services.explain import Explain
+from scalingo_proxy.services.health_checks import HealthChecksService
 from scalingo_proxy.services.listeners import Listener, ListenersService
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.reload_guard import ReloadGuard, TopologyHeldBack
@@ -77,6 +78,7 @@ class Parts:
     metrics: Metrics
     pages: ErrorPages
     explain: Explain
+    health_checks: HealthChecksService
     make_doors: Callable[[Settings], list[Listener]]
     read_again: Callable[[], Settings] | None
     build: Mapping[str, str]
@@ -287,6 +289,7 @@ class Proxy(MultiService):
         env.limits = settings.limits
         env.pools.set_defaults(settings.timeouts, settings.limits, settings.health, settings.quarantine)
         self._parts.pages.fetch_again()
+        self._parts.health_checks.defaults_changed()
         self.listeners.drain_seconds = settings.timeouts.drain
         self._parts.reload_guard.reconfigure(settings.topology.rule, settings.topology.confirm_after)
         self._parts.explain.reconfigure(settings.explain.requests, settings.log.query)

@@ -360,6 +360,47 @@ class SetTests(AppsCase):
         self.assertEqual(0, run.status)
         self.assertTrue(run.err.startswith('warning: app "hello": timeouts.keep_alive: '), run.err)
 
+    async def test_when_ready(self) -> None:
+        """With ``--wait``, a line for each backend that had to answer first."""
+        words = ("--domain", "a.localhost", "--backend", "127.0.0.1:3", "--backend", "[::1]:3", "--wait")
+        run = await self.command("app", "set", "hello", *words)
+        self.assertEqual(
+            [
+                "checking http://127.0.0.1:3/ ... 200 in 0 ms",
+                "checking http://[::1]:3/ ... 200 in 0 ms",
+                "hello created: a.localhost -> 127.0.0.1:3, [::1]:3",
+            ],
+            run.out.splitlines(),
+        )
+        self.assertEqual((0, ""), (run.status, run.err))
+        run = await self.command("app", "set", "hello", "--backend", "127.0.0.1:4", "--wait", "--json")
+        self.assertEqual("127.0.0.1:4", run.document["probes"][0]["address"])
+
+    async def test_not_ready(self) -> None:
+        """Which backend it is, and why; the exit status tells, and nothing has changed."""
+        self.world.deploys.seconds = 0.1
+        self.world.probe.failing = {"127.0.0.1:3": 503}
+        words = ("app", "set", "filed", "--backend", "127.0.0.1:3", "--backend", "127.0.0.1:4", "--wait")
+        run = await self.command(*words)
+        reason = "GET http://127.0.0.1:3/: answered 503"
+        self.assertEqual(
+            [
+                f"checking http://127.0.0.1:3/ ... failed: {reason} (1 try in 0 s)",
+                "checking http://127.0.0.1:4/ ... 200 in 0 ms",
+            ],
+            run.out.splitlines(),
+        )
+        self.assertEqual(
+            (1, f"nothing has changed: 1 of 2 new backends are not ready after 0.1 seconds; {reason}\n"),
+            (run.status, run.err),
+        )
+        run = await self.command(*words, "--json")
+        self.assertEqual(
+            (1, "not-ready", 503),
+            (run.status, run.document["error"]["code"], run.document["probes"][0]["status"]),
+        )
+        self.assertNotIn("filed", self.world.store.apps())
+
     async def test_nothing_to_set(self) -> None:
         """Probably not what was meant."""
         run = await self.command("app", "set", "hello")

@@ -102,6 +102,10 @@ class Pools:
         """The pool of this app, or ``None`` before its first request."""
         return self._pools.get(name)
 
+    def health_of(self, app: App) -> Health:
+        """How the members of *app* are probed, whether it has a pool or not."""
+        return self._defaults.of(app).health
+
     def __iter__(self) -> Iterator[Pool]:
         """Every pool, also those of removed apps that still drain."""
         return iter((*self._pools.values(), *self._retired))

@@ -20,9 +20,11 @@ from scalingo_proxy.errors import (
     ResolverUnavailable,
 )
 from scalingo_proxy.services.certificate_control import CertificateInUse, ToldElsewhere, UnknownCertificate
-from scalingo_proxy.services.control import DescribedByFile, NotReady, UnknownApp
+from scalingo_proxy.services.control_results import DescribedByFile, NotReady, UnknownApp
 from scalingo_proxy.services.drain_control import UnknownBackend
 from scalingo_proxy.services.explain import UnknownRequest
+from scalingo_proxy.services.readiness import BackendsNotReady
+from scalingo_proxy.services.ready_changes import Superseded
 from scalingo_proxy.services.reload_guard import TopologyHeldBack
 from scalingo_proxy.services.topology_control import NothingHeldBack, held_record
 
@@ -128,6 +130,12 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(409, "held-back", str(error), beside={"held": held_record(error.held)})
     if isinstance(error, NothingHeldBack):
         return Refusal(409, "nothing-held-back", str(error))
+    if isinstance(error, BackendsNotReady):
+        return Refusal(
+            422, "not-ready", str(error), beside={"probes": [each.told() for each in error.trials]}
+        )
+    if isinstance(error, Superseded):
+        return Refusal(409, "superseded", str(error))
     if isinstance(error, NotReady):
         return Refusal(503, "not-ready", str(error), headers=[("Retry-After", "1")])
     if isinstance(error, ResolverUnavailable):

@@ -14,6 +14,7 @@ from scalingo_proxy.model import App, AppState
 from scalingo_proxy.resolvers.app_record import record_from_app
 from scalingo_proxy.resolvers.strict_tables import shown
 from scalingo_proxy.services.admin_answers import Answer, json_answer
+from scalingo_proxy.services.admin_backends import waits_of
 from scalingo_proxy.services.admin_routes import API, AdminRoute, Call, page_of
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import AppWritten, Control
@@ -42,8 +43,8 @@ class AppsApi:
         return [
             AdminRoute("GET", f"{API}/apps", self._list, query=("q", "page", "per_page")),
             AdminRoute("GET", app, self._get),
-            AdminRoute("PUT", app, self._put, takes_body=True),
-            AdminRoute("PATCH", app, self._patch, takes_body=True, takes_patch=True),
+            AdminRoute("PUT", app, self._put, query=("wait",), takes_body=True),
+            AdminRoute("PATCH", app, self._patch, query=("wait",), takes_body=True, takes_patch=True),
             AdminRoute("DELETE", app, self._delete),
             *(AdminRoute("POST", f"{app}/{verb}", self._state_setter(_STATES[verb])) for verb in _STATES),
         ]
@@ -65,14 +66,20 @@ class AppsApi:
         return json_answer(_with_warnings(self._told(app), self._troubles(app)))
 
     def _put(self, call: Call) -> Deferred[Answer]:
-        def written(done: AppWritten) -> Answer:
-            return json_answer(self._told_after(done.app), 201 if done.is_new else 200)
-
-        return self._control.put_app(call.names["name"], _record(call.body)).addCallback(written)
+        ready = bool(waits_of(call, ("ready",)))
+        writing = self._control.put_app(call.names["name"], _record(call.body), ready=ready)
+        return writing.addCallback(self._written)
 
     def _patch(self, call: Call) -> Deferred[Answer]:
-        writing = self._control.patch_app(call.names["name"], _record(call.body))
-        return writing.addCallback(lambda app: json_answer(self._told_after(app)))
+        ready = bool(waits_of(call, ("ready",)))
+        writing = self._control.patch_app(call.names["name"], _record(call.body), ready=ready)
+        return writing.addCallback(self._written)
+
+    def _written(self, done: AppWritten) -> Answer:
+        told = self._told_after(done.app)
+        if done.trials:
+            told["probes"] = [trial.told() for trial in done.trials]
+        return json_answer(told, 201 if done.is_new else 200)
 
     def _delete(self, call: Call) -> Deferred[Answer]:
         name = call.names["name"]
@@ -116,4 +123,4 @@ def _with_warnings(told: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
 
 def _record(body: dict[str, Any]) -> dict[str, Any]:
     """The record alone: what is told beside it may come back with it."""
-    return {key: value for key, value in body.items() if key not in ("source", "warnings")}
+    return {key: value for key, value in body.items() if key not in ("source", "warnings", "probes")}

@@ -6,7 +6,7 @@ drain deadline has passed before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +17,7 @@ from scalingo_proxy.services.admin_routes import API, AdminRoute, Call
 from scalingo_proxy.services.backend_status import BackendStatus
 from scalingo_proxy.services.control import BackendsChange, Control
 
-__all__ = ["BackendsApi"]
+__all__ = ["BackendsApi", "waits_of"]
 
 
 class BackendsApi:
@@ -38,17 +38,17 @@ class BackendsApi:
         return json_answer(_told(self._control.backends(call.names["name"])))
 
     def _put(self, call: Call) -> Deferred[Answer]:
-        wait = call.query.get("wait")
-        _check_wait(wait)
-        writing = self._control.set_backends(call.names["name"], _backends(call.body))
-        if wait == "drained":
+        waits = waits_of(call, ("ready", "drained"))
+        ready = "ready" in waits
+        writing = self._control.set_backends(call.names["name"], _backends(call.body), ready=ready)
+        if "drained" in waits:
             return writing.addCallback(_when_drained)
-        return writing.addCallback(lambda change: json_answer(_told(change.statuses())))
+        return writing.addCallback(lambda change: json_answer(_told_change(change)))
 
 
 def _when_drained(change: BackendsChange) -> Deferred[Answer]:
     def over(is_drained: bool) -> Answer:
-        told = _told(change.statuses())
+        told = _told_change(change)
         if not is_drained:
             raise _still_busy(told, change.drain_seconds)
         return json_answer(told)
@@ -60,14 +60,21 @@ def _told(statuses: Iterable[BackendStatus]) -> dict[str, Any]:
     return {"backends": [status.told() for status in statuses]}
 
 
-def _check_wait(wait: str | None) -> None:
-    if wait == "ready":
-        message = "ready is not available yet, because backends are not probed yet; leave it out"
-    elif wait not in (None, "drained"):
-        message = 'must be "drained"'
-    else:
-        return
-    raise ConfigurationError([Mistake("wait", message)])
+def _told_change(change: BackendsChange) -> dict[str, Any]:
+    probes = {"probes": [trial.told() for trial in change.trials]} if change.trials else {}
+    return {**_told(change.statuses()), **probes}
+
+
+def waits_of(call: Call, understood: Sequence[str]) -> frozenset[str]:
+    """What the call says it waits for, in ``?wait=``.
+
+    :raises ConfigurationError: for anything else.
+    """
+    words = call.query["wait"].split(",") if "wait" in call.query else []
+    if any(word not in understood for word in words) or len(set(words)) < len(words):
+        told = '"ready", "drained" or "ready,drained"' if len(understood) > 1 else f'"{understood[0]}"'
+        raise ConfigurationError([Mistake("wait", f"must be {told}")])
+    return frozenset(words)
 
 
 def _backends(body: dict[str, Any]) -> Any:

@@ -12,21 +12,29 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
-from scalingo_proxy.errors import ConfigurationError, Mistake, ScalingoProxyError
+from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.model import App, AppState, TopologyChange
-from scalingo_proxy.protocols.drains import AFTER_DEADLINE_SECONDS
 from scalingo_proxy.resolvers.app_record import app_from_record, merge_patch, record_from_app
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.resolvers.strict_tables import Finding
-from scalingo_proxy.routing.members import Member
-from scalingo_proxy.routing.pool import MemberEvent, Pool
+from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.app_index import AppIndex, AppPage
 from scalingo_proxy.services.backend_status import BackendStatus, statuses_from_pool, statuses_from_record
+from scalingo_proxy.services.control_results import (
+    AppWritten,
+    BackendsChange,
+    DescribedByFile,
+    NotReady,
+    UnknownApp,
+)
+from scalingo_proxy.services.deploys import Deploys
+from scalingo_proxy.services.readiness import BackendTrial
+from scalingo_proxy.services.ready_changes import ReadyChanges
 from scalingo_proxy.services.reserved_settings import reserved_settings
 
 __all__ = [
@@ -42,65 +50,6 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-class UnknownApp(ScalingoProxyError):
-    """No app has this name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"there is no app {name!r}")
-
-
-class DescribedByFile(ScalingoProxyError):
-    """The app was not told here, so it cannot be taken back here."""
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = name
-        self.source = source
-        cure = "edit the file and reload" if source == "file" else "it cannot be removed here"
-        super().__init__(f"app {name!r} was not told to the admin API but comes from {source!r}: {cure}")
-
-
-class NotReady(ScalingoProxyError):
-    """The store is not loaded, so nobody knows yet which apps there are."""
-
-
-@attrs.frozen
-class AppWritten:
-    """An app that was put, and whether there was none of its name before."""
-
-    app: App
-    is_new: bool
-
-
-class BackendsChange:
-    """A set of backends that was replaced, and what is left to wait for.
-
-    :ivar name: the app's name.
-    :ivar drain_seconds: how long the app's removed backends may take.
-    """
-
-    def __init__(self, app: App, pool: Pool | None, control: Control) -> None:
-        self.name = app.name
-        self.drain_seconds = 0.0 if pool is None else pool.timeouts.drain
-        self._app = app
-        self._pool = pool
-        self._control = control
-
-    def statuses(self) -> list[BackendStatus]:
-        """The app's backends now, those that still drain among them."""
-        return self._control.statuses(self._app, self._pool)
-
-    def drained(self) -> Deferred[bool]:
-        """Fire with ``True`` once every removed backend is safe to kill.
-
-        Those that earlier changes removed count too, so that asking again
-        after a lost answer waits for the same backends.  What they still have
-        after ``drain_seconds`` is ended then; should even that fail, it fires
-        with ``False``.  May be cancelled.
-        """
-        return self._control.wait_for_drain(self._pool, self.drain_seconds + AFTER_DEADLINE_SECONDS)
-
-
 class Control:
     """The operations on the topology.
 
@@ -112,6 +61,7 @@ class Control:
     :param resolver: all layers together, as requests are answered by them.
     :param store: the layer that is written to.
     :param pools: the live pools; somebody else tells them what changes.
+    :param deploys: finds out whether backends are ready.
     :param reactor: for the deadline of a drain.
     :param reload: reads the configuration again; what it returns (or the
         Deferred fires with) is told as it is, and it raises
@@ -129,6 +79,7 @@ class Control:
         resolver: LayeredResolver,
         store: StoreResolver,
         pools: Pools,
+        deploys: Deploys,
         reactor: IReactorTime,
         reload: Callable[[], Any],
         judge: Callable[[App], Iterable[Mistake]] = lambda app: (),
@@ -147,6 +98,8 @@ class Control:
         self._wall_clock = wall_clock
         self._index = AppIndex(resolver)
         self._writing = DeferredLock()
+        self._deploys = deploys
+        self._ready_changes = ReadyChanges(deploys, resolver)
         # When each app was last told, for those that have no pool yet.
         self._told_at: dict[str, float] = {}
         self._began_at = wall_clock()
@@ -221,32 +174,39 @@ class Control:
 
     # -- changing --------------------------------------------------------------
 
-    def put_app(self, name: str, record: Mapping[str, Any]) -> Deferred[AppWritten]:
+    def put_app(self, name: str, record: Mapping[str, Any], *, ready: bool = False) -> Deferred[AppWritten]:
         """Make the app what *record* says, whatever it was.
 
         Fails with ConfigurationError (every mistake), DomainTaken or NotReady;
         then nothing has changed.  So do the other changes.
+
+        :param ready: only once its backends are ready, or never: then it fails
+            with BackendsNotReady or Superseded.  Cancelled before, the change
+            is not made.
         """
+        is_new = False
 
-        async def put() -> AppWritten:
-            self._require_loaded()
+        def plan() -> App:
+            nonlocal is_new
             is_new = name not in self._resolver.apps()
-            return AppWritten(await self._write(self._judged(_parsed(record, name))), is_new)
+            return self._judged(_parsed(record, name))
 
-        return self._exclusively(put)
+        return self._deploy(plan, ready).addCallback(lambda done: AppWritten(done[0], is_new, done[1]))
 
-    def patch_app(self, name: str, patch: Mapping[str, Any]) -> Deferred[App]:
+    def patch_app(self, name: str, patch: Mapping[str, Any], *, ready: bool = False) -> Deferred[AppWritten]:
         """Change the app by a JSON merge patch (RFC 7396) of its record.
 
         Fails with UnknownApp too.  What the file described is told by the
         operator from now on.
         """
 
-        async def change() -> App:
+        def plan() -> App:
             record = merge_patch(record_from_app(self.app(name)), patch)
-            return await self._write(self._judged(_parsed(record, name)))
+            return self._judged(_parsed(record, name))
 
-        return self._exclusively(change)
+        is_deploy = "backends" in patch
+        deploying = self._deploy(plan, ready, is_deploy)
+        return deploying.addCallback(lambda done: AppWritten(done[0], False, done[1]))
 
     def delete_app(self, name: str) -> Deferred[App | None]:
         """Take back what was told of the app here.
@@ -266,22 +226,21 @@ class Control:
 
         return self._exclusively(delete)
 
-    def set_backends(self, name: str, backends: Any) -> Deferred[BackendsChange]:
+    def set_backends(self, name: str, backends: Any, *, ready: bool = False) -> Deferred[BackendsChange]:
         """Replace the app's backends as one change.
 
         :param backends: the list as an app record has it.
+        :param ready: as for :meth:`put_app`.
         """
 
-        async def replace() -> BackendsChange:
-            record = {**record_from_app(self.app(name)), "backends": backends}
-            app = await self._write(_parsed(record, name))
-            pool = self._pools.get(name)
-            if pool is not None:
-                # Whoever deploys may put another process behind the same address.
-                pool.start_over("it was deployed again", self._clock())
-            return BackendsChange(app, pool, self)
+        def plan() -> App:
+            return _parsed({**record_from_app(self.app(name)), "backends": backends}, name)
 
-        return self._exclusively(replace)
+        def done(written: tuple[App, tuple[BackendTrial, ...]]) -> BackendsChange:
+            app, trials = written
+            return BackendsChange(app, self._pools.get(name), self.statuses, self._reactor, trials)
+
+        return self._deploy(plan, ready).addCallback(done)
 
     def set_state(self, name: str, state: AppState) -> Deferred[App]:
         """Run, stop or pause the app, and keep it so."""
@@ -305,28 +264,31 @@ class Control:
 
     # -- how -------------------------------------------------------------------
 
-    def wait_for_drain(self, pool: Pool | None, seconds: float) -> Deferred[bool]:
-        """Fire with ``True`` when nothing of *pool* drains any more, or ``False`` after *seconds*."""
-        leaving = set() if pool is None else set(pool.draining)
-        if pool is None or not leaving:
-            return succeed(True)
-        over: Deferred[bool] = Deferred()
+    def _deploy(
+        self, plan: Callable[[], App], ready: bool, is_deploy: bool = True
+    ) -> Deferred[tuple[App, tuple[BackendTrial, ...]]]:
+        """Make the change that *plan* works out of how things stand; twice if it has to wait."""
 
-        def changed(member: Member, event: MemberEvent) -> None:
-            if event == "gone":
-                leaving.discard(member)
-            if not leaving and not over.called:
-                over.callback(True)
+        async def write(check: Callable[[], None], trials: tuple[BackendTrial, ...]) -> App:
+            self._require_loaded()
+            check()
+            app = await self._write(plan())
+            if is_deploy:
+                self._deploys.settle(app, trials)
+            return app
 
-        def left(result: Any) -> Any:
-            leave()
-            if deadline.active():
-                deadline.cancel()
-            return result
+        async def at_once() -> tuple[App, tuple[BackendTrial, ...]]:
+            return await self._exclusively(lambda: write(_nothing, ())), ()
 
-        leave = pool.watch(changed)
-        deadline = self._reactor.callLater(seconds, over.callback, False)
-        return over.addBoth(left)
+        async def when_ready() -> tuple[App, tuple[BackendTrial, ...]]:
+            self._require_loaded()
+            planned = plan()
+            self._resolver.check(TopologyChange(updated=(planned,)), self._store)
+            return await self._ready_changes.make(
+                planned, lambda check, trials: self._exclusively(lambda: write(check, trials))
+            )
+
+        return Deferred.fromCoroutine(when_ready() if ready else at_once())
 
     def _exclusively(self, change: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> Deferred[_T]:
         return _shielded(self._writing.run(change))
@@ -345,6 +307,10 @@ class Control:
         self._resolver.check(TopologyChange(updated=(app,)), self._store)
         await self._store.set_app(app)
         return self.app(app.name)
+
+
+def _nothing() -> None:
+    """Nothing can have come between."""
 
 
 def _parsed(record: Mapping[str, Any], name: str) -> App:

@@ -26,6 +26,7 @@ __all__ = [
     "add_clients",
     "add_denied",
     "add_descriptors",
+    "add_health_checks",
     "add_log_lines_dropped",
     "add_pools",
     "add_process_start_time",
@@ -129,6 +130,19 @@ def add_quarantines(metrics: Metrics, counts: Callable[[], Mapping[tuple[str, st
         ("app", "reason"),
     )
     metrics.add(family, lambda: counts().items())
+
+
+def add_health_checks(metrics: Metrics, results: Mapping[str, int]) -> None:
+    """Probes of backends, by result."""
+    metrics.add(
+        Family(
+            "scalingo_proxy_health_checks_total",
+            "counter",
+            "Probes of backends: passed, failed, or not made for want of means (error).",
+            ("result",),
+        ),
+        lambda: [((result,), count) for result, count in results.items()],
+    )
 
 
 def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:

@@ -74,9 +74,7 @@ class ReloadGuard(Generic[S]):
         self._put_into_effect = put_into_effect
         self._guard = TopologyGuard(rule, file.apps(), reactor.seconds())
         # Whoever reloads wants to hear of it each time.
-        self._holding = HeldBack(
-            self.name, reactor, wall_clock, self._stood, confirm_after, alarm_again=0.0
-        )
+        self._holding = HeldBack(self.name, reactor, wall_clock, self._stood, confirm_after, alarm_again=0.0)
         self._settings: S | None = None
         self.confirm_by_time: Callable[[], Deferred[Any]] = self.confirm
 

@@ -127,7 +127,6 @@ class FetchTests(TestCase):
         failure = yield self.assertFailure(fetcher.fetch("/nowhere/page.html"), PageRefused)
         self.assertEqual(str(failure), "cannot be read: No such file or directory")
 
-
     @inlineCallbacks
     def test_https(self):  # type: ignore[no-untyped-def]
         """A server is verified, its name among the rest, and nothing leads away from https."""

@@ -8,7 +8,12 @@ from scalingo_proxy.errors import errors_by_code
 from scalingo_proxy.model import App
 from scalingo_proxy.routing.own_pages import is_url, page_source, page_sources
 
-PAGES = {"stopped": "/s.html", "no_backend": "/n.html", "error": "https://e.test/", "timeout": "http://t.test/"}
+PAGES = {
+    "stopped": "/s.html",
+    "no_backend": "/n.html",
+    "error": "https://e.test/",
+    "timeout": "http://t.test/",
+}
 
 
 class OwnPagesTests(SynchronousTestCase):

@@ -39,12 +39,15 @@ from scalingo_proxy.services.admin_topology import TopologyApi
 from scalingo_proxy.services.alarms import Alarm
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
+from scalingo_proxy.services.deploys import Deploys
 from scalingo_proxy.services.explain import Explain
+from scalingo_proxy.services.paced_probes import PacedProbes
 from scalingo_proxy.services.reload_guard import ReloadGuard
 from scalingo_proxy.services.resolver_updates import ResolverUpdates
 from scalingo_proxy.services.status_view import StatusView
 from scalingo_proxy.services.topology_control import TopologyControl
 from scalingo_proxy.services.traffic import Traffic
+from tests.services.fake_probes import FakeProbe
 
 NOW = 1_700_000_000.0
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8081)
@@ -127,6 +130,8 @@ class AdminWorld:
         self.file.replace(file_apps)
         if options.pop("loaded", True):
             self.store.start()
+        self.probe = FakeProbe(self.reactor)
+        self.deploys = Deploys(self.pools, PacedProbes(self.probe, self.reactor), self.reactor)
         self.reload: Any = lambda: {"apps": {"updated": [], "removed": []}}
         self.reasons: list[str] = []
         self.certificates = CertificateIndex(self.wall_clock)
@@ -139,6 +144,7 @@ class AdminWorld:
             resolver=self.resolver,
             store=self.store,
             pools=self.pools,
+            deploys=self.deploys,
             reactor=self.reactor,
             reload=lambda: self.reload(),
             judge=self.certificate_control.mistakes,

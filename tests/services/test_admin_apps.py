@@ -59,7 +59,7 @@ class PutAppTests(SynchronousTestCase):
         self.assertEqual((201, pages), (reply.status, reply.document["error_pages"]))
         self.world.control.doubts = lambda app: ["error_pages.stopped: is bad"]
         told = self.world.ask("GET", "/api/v1/apps/hello").document
-        self.assertEqual(["app \"hello\": error_pages.stopped: is bad"], told["warnings"])
+        self.assertEqual(['app "hello": error_pages.stopped: is bad'], told["warnings"])
         reply = self.world.ask("PUT", "/api/v1/apps/hello", {**HELLO, "error_pages": {"error": "ftp://x"}})
         self.assertEqual((400, ["error_pages.error"]), (reply.status, list(reply.mistakes)))
 

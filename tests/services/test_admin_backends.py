@@ -229,12 +229,8 @@ class WaitTests(BackendsCase):
         self.assertEqual((TWO,), tuple(each.address for each in self.world.store.apps()["hello"].backends))
 
     def test_other_waits_are_refused_before_anything_changes(self) -> None:
-        """``ready`` needs probes; anything else is a mistake."""
-        for wait, sentence in (
-            ("ready", "not available yet"),
-            ("forever", 'must be "drained"'),
-            ("", "drained"),
-        ):
+        """Anything that there is no wait for is a mistake."""
+        for wait, sentence in (("forever", 'must be "ready", "drained"'), ("", "drained")):
             reply = self.world.ask("PUT", f"{BACKENDS}?wait={wait}", {"backends": [THREE]})
             self.assertEqual(400, reply.status)
             self.assertIn(sentence, reply.mistakes["wait"])

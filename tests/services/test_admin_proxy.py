@@ -244,7 +244,7 @@ class OpenAPITests(SynchronousTestCase):
         """Every setting of an app has its place, every balancer its name."""
         described = OPENAPI["components"]["schemas"]["App"]["properties"]
         settings = {attribute.name for attribute in App.__attrs_attrs__}
-        self.assertEqual(settings | {"source", "warnings"}, set(described))
+        self.assertEqual(settings | {"source", "warnings", "probes"}, set(described))
         self.assertEqual(list(BALANCERS), described["balancer"]["enum"])
 
     def test_a_full_record_agrees(self) -> None:

@@ -62,7 +62,7 @@ class ChangeTests(SynchronousTestCase):
         store.commit()
         self.successResultOf(first)
         store.commit()
-        self.assertEqual({"idle": 1.0, "queue": 2.0}, dict(self.successResultOf(second).timeouts))
+        self.assertEqual({"idle": 1.0, "queue": 2.0}, dict(self.successResultOf(second).app.timeouts))
 
     def test_two_apps_that_want_one_domain(self) -> None:
         """The first that asked gets it, though its commit is not over when the second asks."""

@@ -1,0 +1,217 @@
+"""Are these backends ready?  Each is probed once a second until it is, or time is up.
+
+Says yes for all or no with each one's last reason, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scalingo_proxy.errors import ScalingoProxyError
+from scalingo_proxy.model import App, Backend, Health, ProbeResult
+from scalingo_proxy.services.paced_probes import PacedProbes
+
+__all__ = ["READY_SECONDS", "BackendTrial", "BackendsNotReady", "when_ready"]
+
+_log = Logger()
+
+#: How long backends have, together.
+READY_SECONDS = 30.0
+
+#: From the beginning of one try to that of the next.
+_TRY_EVERY_SECONDS = 1.0
+
+
+@attrs.frozen
+class BackendTrial:
+    """How one backend did.
+
+    :ivar passed: whether as many tries in a row passed as its app asks for.
+    :ivar url: what was probed; ``status`` and ``reason`` are those of the last try.
+    :ivar status: 0 when there was no HTTP answer.
+    :ivar probe_seconds: how long the last try took.
+    :ivar tries: how many tries came to an end.
+    :ivar seconds: how long all of it took.
+    """
+
+    backend: Backend
+    passed: bool
+    url: str
+    status: int
+    reason: str
+    probe_seconds: float
+    tries: int
+    seconds: float
+
+    def told(self) -> dict[str, Any]:
+        """The trial as the admin API gives it."""
+        told = attrs.asdict(self, filter=lambda field, _value: field.name != "backend")
+        return {
+            "address": self.backend.address,
+            **told,
+            "probe_seconds": round(self.probe_seconds, 6),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class BackendsNotReady(ScalingoProxyError):
+    """Not every backend passed in time.
+
+    :ivar trials: how each of them did.
+    """
+
+    def __init__(self, name: str, trials: Iterable[BackendTrial], seconds: float) -> None:
+        self.name = name
+        self.trials = tuple(trials)
+        failing = [trial for trial in self.trials if not trial.passed]
+        noun = "backend is" if len(self.trials) == 1 else "backends are"
+        super().__init__(
+            f"nothing has changed: {len(failing)} of {len(self.trials)} new {noun} not ready "
+            f"after {seconds:g} seconds; {failing[0].reason}"
+        )
+
+
+def when_ready(
+    app: App,
+    backends: Iterable[Backend],
+    health: Health,
+    probes: PacedProbes,
+    reactor: IReactorTime,
+    seconds: float = READY_SECONDS,
+) -> Deferred[tuple[BackendTrial, ...]]:
+    """Fire with the trial of each of *backends* once all of them have passed.
+
+    Fails with BackendsNotReady after *seconds*.  Cancelled, it leaves nothing
+    behind.
+    """
+    return _Trials(app, tuple(backends), health, probes, reactor, seconds).result
+
+
+class _Trials:
+    """All the trials of one wait."""
+
+    def __init__(
+        self,
+        app: App,
+        backends: tuple[Backend, ...],
+        health: Health,
+        probes: PacedProbes,
+        reactor: IReactorTime,
+        seconds: float,
+    ) -> None:
+        self.app = app
+        self.health = health
+        self.probes = probes
+        self.reactor = reactor
+        self._seconds = seconds
+        self.began = reactor.seconds()
+        self.result: Deferred[tuple[BackendTrial, ...]] = Deferred(self._cancelled)
+        self._deadline = reactor.callLater(seconds, self._time_is_up)
+        self._trials = [_Trial(self, backend) for backend in backends]
+        self._open = len(self._trials)
+        if not self._trials:
+            self._end()
+        for trial in self._trials:
+            trial.begin()
+
+    def one_passed(self) -> None:
+        """One more is ready."""
+        self._open -= 1
+        if not self._open:
+            self._end()
+
+    def _end(self) -> None:
+        self._deadline.cancel()
+        self.result.callback(self._told())
+
+    def _time_is_up(self) -> None:
+        self._stop()
+        trials = self._told()
+        self.result.errback(BackendsNotReady(self.app.name, trials, self._seconds))
+
+    def _told(self) -> tuple[BackendTrial, ...]:
+        return tuple(trial.told() for trial in self._trials)
+
+    def _cancelled(self, _result: object) -> None:
+        self._deadline.cancel()
+        self._stop()
+
+    def _stop(self) -> None:
+        for trial in self._trials:
+            trial.stop()
+
+
+class _Trial:
+    """One backend, tried again and again."""
+
+    def __init__(self, trials: _Trials, backend: Backend) -> None:
+        self._trials = trials
+        self._backend = backend
+        self._last: ProbeResult | None = None
+        self._tries = 0
+        self._in_a_row = 0
+        self._seconds = 0.0
+        self._began = 0.0
+        self._probing: Deferred[ProbeResult] | None = None
+        self._next: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """Try."""
+        trials = self._trials
+        self._next = None
+        self._began = trials.reactor.seconds()
+        self._probing = trials.probes.probe(self._backend, trials.app, trials.health, is_urgent=True)
+        self._probing.addCallbacks(self._tried, self._lost)
+
+    def _tried(self, result: ProbeResult) -> None:
+        trials = self._trials
+        now = trials.reactor.seconds()
+        self._probing = None
+        self._last = result
+        self._tries += 1
+        self._in_a_row = self._in_a_row + 1 if result.passed else 0
+        self._seconds = now - trials.began
+        if self._in_a_row >= trials.health.rise:
+            trials.one_passed()
+        else:
+            delay = max(self._began + _TRY_EVERY_SECONDS - now, 0.0)
+            self._next = trials.reactor.callLater(delay, self.begin)
+
+    def _lost(self, failure: Failure) -> None:
+        if not isinstance(failure.value, CancelledError):
+            _log.failure("a try of {address} is lost", failure, address=self._backend.address)
+
+    def stop(self) -> None:
+        """Try no more."""
+        self._seconds = self._trials.reactor.seconds() - self._trials.began
+        if self._next is not None:
+            self._next.cancel()
+        if self._probing is not None:
+            self._probing.cancel()
+
+    def told(self) -> BackendTrial:
+        """How it did so far."""
+        last, health = self._last, self._trials.health
+        if last is None:
+            url = self._backend.address
+            last = ProbeResult(False, f"{url}: no verdict within {self._seconds:g} s", url)
+        passed = self._in_a_row >= health.rise
+        return BackendTrial(
+            self._backend,
+            passed,
+            last.url,
+            last.status,
+            last.reason
+            if passed or not last.passed
+            else f"{last.reason}, but not {health.rise} times in a row",
+            last.seconds,
+            self._tries,
+            self._seconds,
+        )
