@@ -417,7 +417,8 @@ class Record:
     :ivar code: the reason code of an error of ours, or ``"-"``.
     :ivar cause: what exactly was wrong, one sentence, with that code.
     :ivar route: the Route that was resolved.
-    :ivar lineup: the pool's serving and draining members when it last chose.
+    :ivar lineup: the pool's members when it last chose: those that served, those
+        that drained, and who of the former could not be chosen, with the reason.
     :ivar reused: whether the last attempt used a connection that was kept.
     :ivar sent_bytes: what the last attempt handed over for its backend.
     :ivar trail: what happened off the ordinary way (:mod:`scalingo_proxy.routing.trail`).
@@ -481,7 +482,7 @@ class Record:
         self.user_agent = ""
         self.cause = ""
         self.route: Route | None = None
-        self.lineup: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        self.lineup: tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]] | None = None
         self.reused = False
         self.sent_bytes = 0
         self.trail: list[object] | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from math import ceil
 from random import Random
+from typing import TypeAlias
 
 from scalingo_proxy.errors import Quarantined
 from scalingo_proxy.interfaces import IBalancer
@@ -22,7 +23,10 @@ from scalingo_proxy.routing.members import Member, Membership
 from scalingo_proxy.routing.pool_settings import PoolSettings
 from scalingo_proxy.routing.roster import MemberEvent, Roster
 
-__all__ = ["JudgedMembers"]
+__all__ = ["JudgedMembers", "Lineup"]
+
+#: Who serves, who is on the way out, and who of the former may not be chosen.
+Lineup: TypeAlias = tuple[tuple[Member, ...], tuple[Member, ...], tuple[Sidelined, ...]]
 
 _SERVING = Membership.SERVING
 
@@ -33,6 +37,8 @@ class JudgedMembers:
     :ivar app: the app as it was last applied.
     :ivar is_crowded: whether a member may have as many requests as it may; set by
         whoever gives it the last one, so that nobody else has to look.
+    :ivar lineup: the members as they are, in a value that never changes: made anew
+        when they do, for whoever wants to keep how it was.
     :ivar timeouts: the defaults with the app's own values over them; ``limits``,
         ``health`` and ``quarantine`` likewise.
     """
@@ -49,6 +55,7 @@ class JudgedMembers:
         "app",
         "is_crowded",
         "limits",
+        "lineup",
         "timeouts",
     )
 
@@ -66,6 +73,7 @@ class JudgedMembers:
         self._eligibility = Eligibility()
         self._defaults = defaults
         self.is_crowded = False
+        self.lineup: Lineup = ((), (), ())
         self.app = app
         self._use_settings(defaults.of(app))
         self._use_balancer()
@@ -129,11 +137,6 @@ class JudgedMembers:
     def draining(self) -> tuple[Member, ...]:
         """The members on their way out, oldest first."""
         return self._roster.draining
-
-    @property
-    def lineup(self) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
-        """The members that serve and those on their way out, as one value that never changes."""
-        return self._roster.lineup
 
     @property
     def sidelined(self) -> tuple[Sidelined, ...]:
@@ -205,12 +208,17 @@ class JudgedMembers:
         eligibility = self._eligibility
         if eligibility.draw(self._roster.members, self.health.slow_start, now):
             self._balancer.members_changed(eligibility.members)
+        self._note_lineup()
         full = self.limits.in_flight_per_backend
         for member in self._roster.members:
             if not member.is_on_probation:
                 member.limit = full
             elif member.limit >= full:
                 member.limit = min(full, member.in_flight + 1)
+
+    def _note_lineup(self) -> None:
+        roster = self._roster
+        self.lineup = (roster.members, roster.draining, self._eligibility.sidelined)
 
     def _give_verdict(self, member: Member, is_news: bool, now: float) -> None:
         if is_news:

@@ -145,6 +145,7 @@ class Pool(JudgedMembers):
     def has_drained(self, member: Member, now: float) -> None:
         """A member on its way out has nothing left."""
         self._roster.let_go(member, now)
+        self._note_lineup()
         self._roster.tell()
 
     def settle(self) -> None:

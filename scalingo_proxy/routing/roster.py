@@ -25,15 +25,12 @@ class Roster:
     """The members of one pool.
 
     :ivar members: who serves, in the app's order.
-    :ivar lineup: the members that serve and those that drain; both are made
-        anew when they change, so that whoever keeps them knows how it was.
     """
 
-    __slots__ = ("_draining", "_events", "_is_telling", "_watchers", "lineup", "members")
+    __slots__ = ("_draining", "_events", "_is_telling", "_watchers", "members")
 
     def __init__(self) -> None:
         self.members: tuple[Member, ...] = ()
-        self.lineup: tuple[tuple[Member, ...], tuple[Member, ...]] = ((), ())
         self._draining: dict[Member, Drain] = {}
         self._events: deque[tuple[Member, MemberEvent, Drain | None]] = deque()
         self._is_telling = False
@@ -69,9 +66,7 @@ class Roster:
                 member.use(backend)
             members[identity] = member
         self.members = tuple(members.values())
-        drain = self._drain(former.values(), now)
-        self.lineup = (self.members, tuple(self._draining))
-        return drain
+        return self._drain(former.values(), now)
 
     def _drain(self, leaving: Iterable[Member], now: float) -> Drain:
         drain = Drain(leaving)
@@ -89,7 +84,6 @@ class Roster:
         member.membership = Membership.GONE
         member.membership_since = now
         self._events.append((member, "gone", self._draining.pop(member)))
-        self.lineup = (self.members, tuple(self._draining))
 
     def note_verdict(self, member: Member) -> None:
         """There is news of a member's health."""

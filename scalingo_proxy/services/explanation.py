@@ -26,6 +26,8 @@ from scalingo_proxy.routing.trail import (
 
 __all__ = ["explained"]
 
+_ITS_TURN = "it had room, and it was its turn"
+_TRIAL = "its quarantine was over, and this request tried whether it is well"
 _NOT_ITS_TURN = "could have been chosen; it was the turn of another"
 
 
@@ -93,16 +95,17 @@ def _good_end(record: Record) -> str:
 
 def _backends(record: Record) -> Iterator[dict[str, Any]]:
     """Each backend the pool had, what became of it, and why."""
-    serving, draining = record.lineup or ((), ())
+    serving, draining, sidelined = record.lineup or ((), (), ())
     said: dict[str, tuple[str, str, float | None]] = {}
     for step in record.trail or ():
         if isinstance(step, PassedOver):
             said.update((address, ("full", step.why, None)) for address in step.backends)
-    said.update(_outcasts(record))
+    said.update((each.address, (each.health, each.reason, each.since)) for each in sidelined)
     for attempt in attempts_in(record.trail):
         said[attempt.backend] = ("tried", attempt.end, None)
     if has_further_attempt(record):
-        said[record.backend] = ("chosen", "it had room, and it was its turn", None)
+        is_trial = any(each.address == record.backend for each in sidelined)
+        said[record.backend] = ("chosen", _TRIAL if is_trial else _ITS_TURN, None)
     known = {member.backend.address for member in serving}
     for address in [address for address, (word, _, _) in said.items() if word in ("tried", "chosen")]:
         if address not in known:
@@ -116,11 +119,6 @@ def _backends(record: Record) -> Iterator[dict[str, Any]]:
             yield _backend(
                 record, member.backend.address, "draining", "it was no longer a backend of the app", since
             )
-
-
-def _outcasts(record: Record) -> Iterator[tuple[str, tuple[str, str, float | None]]]:
-    """The members that no request was given because of their health."""
-    return iter(())
 
 
 def _backend(record: Record, address: str, verdict: str, reason: str, since: float | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class OrdinaryTests(WorldTestCase):
         assert record.route is not None and record.lineup is not None
         self.assertEqual((record.route.app.name, record.route.domain), ("hello", "hello.test"))
         self.assertEqual(record.route.resolver, "memory")
-        serving, draining = record.lineup
+        serving, draining, _ = record.lineup
         self.assertEqual(
             [member.backend.address for member in serving], [each.address for each in app.backends]
         )
@@ -48,7 +48,7 @@ class OrdinaryTests(WorldTestCase):
         world.change("hello", backends=app.backends[:1])
         world.request(get())
         counts = [tuple(len(part) for part in record.lineup or ()) for record in world.records]
-        self.assertEqual(counts, [(2, 0), (1, 0)])
+        self.assertEqual(counts, [(2, 0, 0), (1, 0, 0)])
 
     def test_cause(self) -> None:
         """The sentence of an error of ours stands beside its code, wherever it came from."""

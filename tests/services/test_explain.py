@@ -190,6 +190,30 @@ class StoryTests(StoryCase):
         self.assertEqual(told["backends"][0]["since"], "2026-01-01T00:00:01.000Z")
         world.advance(10)
 
+    def test_quarantined(self) -> None:
+        """Who was left alone because it had failed, since when and why; and who tried it again."""
+        world = self.world()
+        app = hello(world, backends=2)
+        app.backends[0].stop_listening()
+        for _ in range(3):
+            world.request(get())
+        told = self.story(world)
+        self.assertEqual(self.verdicts(told), ["quarantined", "chosen"])
+        self.assertEqual(told["backends"][0]["since"], "2026-01-01T00:00:00.000Z")
+        self.assertEqual(told["backends"][0]["reason"], "did not accept a connection")
+        app.backends[1].crash()
+        for _ in range(2):
+            world.request(get())
+        told = self.story(world)
+        self.assertEqual((told["code"], told["attempts"]), ("quarantined", []))
+        self.assertEqual(self.verdicts(told), ["quarantined", "quarantined"])
+        app.backends[0].listen_again()
+        world.advance(2)
+        world.request(get())
+        told = self.story(world)
+        self.assertEqual((told["status"], self.verdicts(told)), (200, ["chosen", "quarantined"]))
+        self.assertIn("tried whether it is well", told["backends"][0]["reason"])
+
     def test_redirected(self) -> None:
         """The proxy's own answer is called so."""
         world = self.world()
