@@ -2,7 +2,7 @@
 
 Reads the command line, runs one command and turns what went wrong into one
 sentence and an exit status: 0 done, 1 refused or mistaken, 2 wrong usage,
-3 no proxy at the address.
+3 no proxy at the address, 4 not done in time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from scalingo_proxy.cli_apps import add_app_commands
 from scalingo_proxy.cli_certificates import add_certificate_commands
 from scalingo_proxy.cli_check import add_check_command
 from scalingo_proxy.cli_client import AdminAddress, AdminClient, ApiRefusal, Unreachable
+from scalingo_proxy.cli_drain import add_drain_command
 from scalingo_proxy.cli_explain import add_explain_command
-from scalingo_proxy.cli_output import CommandMistake, Output
+from scalingo_proxy.cli_output import CommandMistake, NotInTime, Output
+from scalingo_proxy.cli_top import add_top_command
 from scalingo_proxy.cli_topology import add_topology_commands
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.version import VERSION
 
 __all__ = ["main"]
 
-_DONE, _REFUSED, _UNREACHABLE, _INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
+_DONE, _REFUSED, _UNREACHABLE, _NOT_IN_TIME = 0, 1, 3, 4  # 2 is argparse's, for wrong usage
+_INTERRUPTED = 130
+#: What the admin API answers when a wait is over before what was waited for.
+_TIMED_OUT = 504
 _DEFAULT_ADMIN = "127.0.0.1:8081"
 
 
@@ -60,11 +65,11 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
             arguments.command(arguments, output)
     except ApiRefusal as refusal:
         _tell_refusal(refusal, arguments, output)
-        return _REFUSED
+        return _NOT_IN_TIME if refusal.status == _TIMED_OUT else _REFUSED
     except CommandMistake as mistake:
         for line in mistake.lines:
             output.complain(line)
-        return _REFUSED
+        return _NOT_IN_TIME if isinstance(mistake, NotInTime) else _REFUSED
     except Unreachable as error:
         output.complain(str(error))
         return _UNREACHABLE
@@ -113,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scalingo-proxy",
         description="Checks a configuration, and drives a running proxy through its admin API.",
-        epilog="Exit status: 0 done, 1 refused or mistaken, 2 wrong usage, 3 no proxy at the address.",
+        epilog="Exit status: 0 done, 1 refused or mistaken, 2 wrong usage, "
+        "3 no proxy at the address, 4 not done in time.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     _add_common(parser, admin="", token_file="", ca="", json=False)
@@ -128,8 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     add_check_command(commands, common)
     add_app_commands(commands, common)
     add_certificate_commands(commands, common)
+    add_drain_command(commands, common)
     add_explain_command(commands, common)
     add_topology_commands(commands, common)
+    add_top_command(commands, common)
     return parser
 
 

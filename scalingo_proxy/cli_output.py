@@ -7,10 +7,10 @@ must not move the cursor.  Knows no command.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TextIO
 
-__all__ = ["CommandMistake", "Output"]
+__all__ = ["CommandMistake", "NotInTime", "Output", "printable", "table_lines"]
 
 
 class CommandMistake(Exception):
@@ -22,6 +22,10 @@ class CommandMistake(Exception):
     def __init__(self, *lines: str) -> None:
         self.lines = lines
         super().__init__("; ".join(lines))
+
+
+class NotInTime(CommandMistake):
+    """What was waited for did not happen in the time given."""
 
 
 class Output:
@@ -50,11 +54,31 @@ class Output:
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns under their heads, two spaces apart; the last one is not padded."""
-        lines = [heads, *([printable(cell) for cell in row] for row in rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-        for line in lines:
-            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-            self.line("  ".join(cells).rstrip())
+        for line in table_lines(heads, rows):
+            self.line(line)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at the results as they come."""
+        return self._results.isatty()
+
+
+def table_lines(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
+) -> list[str]:
+    """Columns under their heads, two spaces apart.
+
+    :param right: the numbers of columns that are aligned at their right end.
+    """
+    lines = [heads, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def printable(text: str) -> str:

@@ -29,11 +29,13 @@ from scalingo_proxy.services.admin_apps import AppsApi
 from scalingo_proxy.services.admin_backends import BackendsApi
 from scalingo_proxy.services.admin_certificates import CertificatesApi
 from scalingo_proxy.services.admin_connections import AdminConnections
+from scalingo_proxy.services.admin_drain import DrainApi
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.admin_proxy import ProxyApi
 from scalingo_proxy.services.admin_requests import AdminResource, AdminSite
 from scalingo_proxy.services.admin_routes import AdminRoute, AdminRoutes
 from scalingo_proxy.services.admin_sessions import Sessions
+from scalingo_proxy.services.admin_traffic import TrafficApi
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
@@ -98,6 +100,8 @@ class AdminService(Service):
         self._token = ""
         self._context: SSL.Context | None = None
         self._listening: ListenersService | None = None
+        if status is not None:
+            others = [*TrafficApi(status).routes(), *others]
         self.routes = admin_routes(
             reactor, control, certificates, metrics_page, unready, facts, others, warnings
         )
@@ -197,6 +201,7 @@ def admin_routes(
     others = [
         *AppsApi(control, certificates).routes(),
         *BackendsApi(control).routes(),
+        *DrainApi(control).routes(),
         *CertificatesApi(certificates).routes(),
         *others,
     ]

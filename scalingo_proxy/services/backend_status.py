@@ -16,7 +16,7 @@ from scalingo_proxy.model import App
 from scalingo_proxy.routing.members import HealthState, Member, Membership
 from scalingo_proxy.routing.pool import Pool
 
-__all__ = ["BackendStatus", "statuses_from_pool", "statuses_from_record"]
+__all__ = ["BackendStatus", "rfc3339", "statuses_from_pool", "statuses_from_record"]
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ def statuses_from_record(app: App, told_at: float) -> list[BackendStatus]:
             health="unproven",
             state="unproven",
             reason="no request has reached this app yet",
-            since=_rfc3339(told_at),
+            since=rfc3339(told_at),
             in_flight=0,
             tunnels=0,
             is_drained=False,
@@ -87,7 +87,7 @@ def _status(member: Member, wall_time: Callable[[float], float]) -> BackendStatu
         health=member.health.value,
         state=_state(member),
         reason=_reason(member),
-        since=_rfc3339(wall_time(since)),
+        since=rfc3339(wall_time(since)),
         in_flight=member.in_flight,
         tunnels=member.tunnels,
         is_drained=member.is_drained,
@@ -121,6 +121,7 @@ def _still_open(member: Member) -> str:
     return f"{' and '.join(parts)} still open"
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """A moment since the epoch, as everywhere in the API."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

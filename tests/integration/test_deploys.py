@@ -252,7 +252,6 @@ class DrainTests(DeployTestCase):
         self.assertLess(took, 1 + min(WEBSOCKETS * 0.01, 5.0) + 3)
         tell(f"{WEBSOCKETS} WebSockets closed with 1012 over {spread:.2f} s, drained in {took:.2f} s")
 
-
     def test_over_tls(self) -> None:
         """The same where TLS ends here."""
         authority, directory, port = Authority(), self.directory(), free_port()

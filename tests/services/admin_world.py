@@ -165,7 +165,7 @@ class AdminWorld:
             clock=self.reactor.seconds,
             wall_clock=self.wall_clock,
         )
-        if options.pop("with_status", False):
+        if options.pop("with_status", True):
             options |= {"status": self.view, "explain": self.explain.explain}
         self.reload_guard = ReloadGuard[Any](
             self.file,
