@@ -53,7 +53,7 @@ def _asked(told: dict[str, Any]) -> str:
 
 
 def _tls(told: dict[str, Any]) -> str:
-    return "" if told["tls"] == "-" else f", TLS {told['tls'].removeprefix('TLS')}"
+    return "" if told["tls"] == "-" else f", TLS {told['tls'].removeprefix('TLSv').removeprefix('v')}"
 
 
 def _route(told: dict[str, Any]) -> str:

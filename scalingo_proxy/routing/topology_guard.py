@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import attrs
 
 from scalingo_proxy.model import App
-from scalingo_proxy.routing.table import difference
+from scalingo_proxy.routing.sharded import ShardedMap, differing_parts
 
 __all__ = ["Census", "GuardRule", "Loss", "TopologyGuard", "census"]
 
@@ -50,9 +50,17 @@ class Census:
         return Census(self.apps + other.apps, self.backends + other.backends)
 
 
+_NOBODY: ShardedMap[App] = ShardedMap()
+
+
 def census(apps: Mapping[str, App]) -> Census:
     """Count *apps*; it looks at each of them."""
-    counts = [len(app.backends) for app in apps.values() if app.backends]
+    counts = [
+        len(app.backends)
+        for _, part in differing_parts(_NOBODY, apps)
+        for app in part.values()
+        if app.backends
+    ]
     return Census(len(counts), sum(counts))
 
 
@@ -163,31 +171,26 @@ class TopologyGuard:
         safe: Collection[str] = (),
     ) -> Loss:
         _, before, count = moment
-        change = difference(before, wanted)
         emptied: list[str] = []
         backends = concerned = 0
-        for name, left in [
-            *((app.name, len(app.backends)) for app in change.updated),
-            *((name, 0) for name in change.removed),
-        ]:
-            app = before.get(name)
-            lost = (len(app.backends) if app is not None else 0) - left
-            if lost > 0 and name not in safe:
-                concerned += 1
-                backends += lost
-                if not left:
-                    emptied.append(name)
+        for old, new in differing_parts(before, wanted):
+            for name, app in old.items():
+                kept = new.get(name)
+                left = 0 if kept is None else len(kept.backends)
+                lost = len(app.backends) - left
+                if lost > 0 and name not in safe:
+                    concerned += 1
+                    backends += lost
+                    if not left:
+                        emptied.append(name)
         return Loss(tuple(sorted(emptied)), backends, count + beside, concerned)
 
 
 def _census_after(before: Mapping[str, App], count: Census, after: Mapping[str, App]) -> Census:
     """The census of *after*, by what differs."""
-    change = difference(before, after)
     apps, backends = count.apps, count.backends
-    names = [*(app.name for app in change.updated), *change.removed]
-    for name in names:
-        was = len(before[name].backends) if name in before else 0
-        now = len(after[name].backends) if name in after else 0
-        apps += bool(now) - bool(was)
-        backends += now - was
+    for old, new in differing_parts(before, after):
+        was, now = census(old), census(new)
+        apps += now.apps - was.apps
+        backends += now.backends - was.backends
     return Census(apps, backends)

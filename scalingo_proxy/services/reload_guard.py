@@ -20,6 +20,7 @@ from scalingo_proxy.model import App
 from scalingo_proxy.resolvers.held_back import Held, HeldBack
 from scalingo_proxy.resolvers.layered import LayeredResolver
 from scalingo_proxy.resolvers.table_feed import TableFeed
+from scalingo_proxy.routing.sharded import ShardedMap
 from scalingo_proxy.routing.topology_guard import Census, GuardRule, TopologyGuard, census
 
 __all__ = ["ReloadGuard", "TopologyHeldBack"]
@@ -96,7 +97,8 @@ class ReloadGuard(Generic[S]):
         whole, own = census(self._resolver.apps()), self._guard.census
         beside = Census(whole.apps - own.apps, whole.backends - own.backends)
         above = self._names_above()
-        loss = self._guard.judge(apps, self._reactor.seconds(), beside, above)
+        wanted = ShardedMap[App]().changed(apps)  # as the table is, so that comparing takes one walk
+        loss = self._guard.judge(wanted, self._reactor.seconds(), beside, above)
         if loss is not None:
             self._settings = settings
             raise TopologyHeldBack(self._holding.hold(loss))
