@@ -210,6 +210,7 @@ def assemble(
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
+    gauges.add_retries(metrics, lambda: env.retries, lambda: env.retries_refused)
     gauges.add_quarantines(metrics, verdicts.counts)
     gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)
     gauges.add_descriptors(metrics, lambda: env.descriptors())

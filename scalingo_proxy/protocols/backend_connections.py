@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.idle_ages import IdleAges
 from scalingo_proxy.protocols.raw_backend import RawBackend, TunnelOwner
 from scalingo_proxy.routing.members import Membership
 
@@ -51,6 +52,7 @@ class BackendConnections:
         self._open: set[HTTPBackend] = set()
         self._open_raw = 0
         self._closing = False
+        self._ages = IdleAges()
 
     @property
     def open_count(self) -> int:
@@ -82,6 +84,7 @@ class BackendConnections:
                 return None
             self._deadlines.clear(backend)
             if must_be_alive and not backend.is_alive():
+                self.had_closed(backend)
                 backend.abandon()
                 continue
             backend.exchange = exchange
@@ -135,7 +138,23 @@ class BackendConnections:
             self.discard(backend)
             return
         idle.append(backend)
-        self._deadlines.set(backend, self._seconds() + IDLE_SECONDS)
+        now = backend.idle_since = self._seconds()
+        limit = self._ages.limit(backend.member, IDLE_SECONDS, now) if self._ages else IDLE_SECONDS
+        self._deadlines.set(backend, now + limit)
+
+    def closed_by_backend(self, backend: HTTPBackend) -> None:
+        """The backend closed it, perhaps because nobody had used it for so long."""
+        if backend in self._idle.get(backend.member, ()):
+            self.had_closed(backend)
+
+    def had_closed(self, backend: HTTPBackend) -> None:
+        """The backend closed it while it was kept: keep none to it for as long, from now on."""
+        now, member = self._seconds(), backend.member
+        self._ages.closed(member, now - backend.idle_since, now)
+        limit = self._ages.limit(member, IDLE_SECONDS, now)
+        for other in self._idle.get(member, ()):
+            if other is not backend:
+                self._deadlines.set(other, other.idle_since + limit)
 
     def discard(self, backend: HTTPBackend) -> None:
         """Use it no more: let what is written go out, then close it."""
@@ -144,12 +163,14 @@ class BackendConnections:
 
     def connection_lost(self, backend: HTTPBackend) -> None:
         """The connection is gone."""
+        self.closed_by_backend(backend)
         self._open.discard(backend)
         self._deadlines.forget(backend)
         self._forget_idle(backend)
 
     def close_idle(self, member: Any) -> None:
-        """Close what waits for *member*: it gets no further request."""
+        """Close what waits for *member*: it gets no further request, for now at least."""
+        self._ages.forget(member)
         for backend in self._idle.pop(member, ()):
             self._close(backend)
 

@@ -181,6 +181,11 @@ class BackendSearch(SearchNotes):
             return
         if app.send_proxy:
             self._preface = self._preface_for(app)
+        # One request more that others may be repeated for.
+        budget = pool.budget
+        if self.record.started_at >= budget.turns_at:
+            budget.turn(self.record.started_at)
+        budget.requests += 1
         if self._head.framing.length > pool.limits.body_bytes:
             self.fail(BodyTooLarge())
         else:
@@ -271,10 +276,10 @@ class BackendSearch(SearchNotes):
         else:
             self._connect()
 
-    def _release(self, outcome: Outcome) -> None:
+    def _release(self, outcome: Outcome, reason: str = "") -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            lease.release(outcome, self._env.seconds())
+            lease.release(outcome, self._env.seconds(), reason)
 
     # -- a connection --------------------------------------------------------
 
@@ -287,6 +292,7 @@ class BackendSearch(SearchNotes):
         env.deadlines.clear(self._timed)  # the attempt has its own
         # An attempt that ends before this returns may have begun the next one.
         self._abandon_connect = _under_way
+        env.connecting.setdefault(lease.member, {})[self] = None
         abandon = self._open_connection(lease.member, min(pool.timeouts.connect, self._seconds_left()))
         if self._abandon_connect is _under_way:
             self._abandon_connect = abandon
@@ -303,8 +309,7 @@ class BackendSearch(SearchNotes):
 
     def backend_connected(self, backend: HTTPBackend) -> None:
         """The connection is there."""
-        self._abandon_connect = None
-        self._note_connect_time()
+        self._attempt_over()
         lease, pool = self._lease, self._pool
         assert lease is not None and pool is not None
         if lease.member.membership is Membership.SERVING:
@@ -317,31 +322,66 @@ class BackendSearch(SearchNotes):
             self._find_backend(pool)
 
     def _connect_failed(self, reason: Failure) -> None:
-        self._abandon_connect = None
-        self._note_connect_time()
+        self._attempt_over()
         error = reason.value
         if isinstance(error, QueueTimeout):
             self.fail(error)  # it never came to asking the backend, which is not to blame
             return
         self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
         try:
-            self._try_another(Outcome.CONNECT_FAILED, connect_failure(error))
+            why = connect_failure(error)
+            self._try_another(Outcome.CONNECT_FAILED, why, reason=why)
         except Exception:
             self.broke()
 
-    def _note_connect_time(self) -> None:
-        self.record.connect_seconds += self._env.seconds() - self._connecting_since
+    def _attempt_over(self) -> Callable[[], None] | None:
+        """The attempt to connect has ended, or shall: give what abandons it."""
+        env, lease = self._env, self._lease
+        abandon, self._abandon_connect = self._abandon_connect, None
+        self.record.connect_seconds += env.seconds() - self._connecting_since
+        if lease is not None:
+            connecting = env.connecting.get(lease.member)
+            if connecting is not None:
+                connecting.pop(self, None)
+                if not connecting:
+                    del env.connecting[lease.member]
+        return abandon
 
-    def _try_another(self, outcome: Outcome, why: str = "") -> None:
-        """The backend that was leased failed: ask a further one, if one may be asked."""
+    def backend_failed_others(self) -> None:
+        """The backend that it is being connected to was put aside: do not wait for it, if there is another.
+
+        Nothing was sent.  Where there is no other, this one may still accept.
+        """
+        lease, pool = self._lease, self._pool
+        assert lease is not None and pool is not None
+        tried = (*self._tried, lease.member)
+        if lease.member.is_on_trial or len(tried) >= MAX_BACKENDS or not pool.has_other(tried):
+            return
+        abandon = self._attempt_over()
+        if abandon is not None:
+            abandon()
+        self._last_error = ConnectFailed()
+        try:
+            self._try_another(Outcome.ABANDONED, "it was put aside while it was being connected")
+        except Exception:
+            self.broke()
+
+    def _try_another(self, outcome: Outcome, why: str = "", reason: str = "") -> None:
+        """The backend that was leased failed: ask a further one, if one may be asked.
+
+        :param why: what went wrong, for explanations.
+        :param reason: the same for whoever judges the backend.
+        """
         lease, pool, error = self._lease, self._pool, self._last_error
         assert lease is not None and pool is not None and error is not None
         self._tried += (lease.member,)
         self._note_attempt(why or error.detail)
-        self._release(outcome)
+        self._release(outcome, reason)
         if len(self._tried) >= MAX_BACKENDS or self._seconds_left() <= 0:
             self.fail(error)
         else:
+            if outcome is Outcome.CONNECT_FAILED:
+                self._env.retries["connect-failed"] += 1
             self._find_backend(pool)
 
     # -- the backend leaves --------------------------------------------------
@@ -359,9 +399,7 @@ class BackendSearch(SearchNotes):
         if self.phase is Phase.TUNNEL:
             self._leave_tunnel()
         elif self.phase is Phase.CONNECTING:
-            pool, abandon = self._pool, self._abandon_connect
-            self._abandon_connect = None
-            self._note_connect_time()
+            pool, abandon = self._pool, self._attempt_over()
             if abandon is not None:
                 abandon()
             self._note_attempt("it left the app while it was being connected")
@@ -386,6 +424,6 @@ class BackendSearch(SearchNotes):
             self._note_queue_time()
             ticket.cancel()
         if self._abandon_connect is not None:
-            abandon, self._abandon_connect = self._abandon_connect, None
-            self._note_connect_time()
+            abandon = self._attempt_over()
+            assert abandon is not None
             abandon()

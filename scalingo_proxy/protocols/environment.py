@@ -28,7 +28,9 @@ from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.backend_connections import BackendConnections
+    from scalingo_proxy.protocols.backend_search import BackendSearch
     from scalingo_proxy.protocols.downstream import UnderWay
+    from scalingo_proxy.routing.members import Member
 
 __all__ = ["Environment", "SilentObserver"]
 
@@ -109,6 +111,11 @@ class Environment:
         self.clients = ClientConnections()
         #: Spreads what is done to many clients.
         self.pace = Pace(reactor)
+        #: Who is being connected to which pool member.
+        self.connecting: dict[Member, dict[BackendSearch, None]] = {}
+        #: How often requests went on to another connection, by why; and how often they may not have.
+        self.retries = {"connect-failed": 0, "backend-closed": 0, "kept-connection": 0}
+        self.retries_refused = 0
         #: The backends that left their apps, and when that is over.
         self.drains = Drains(reactor, self.under_way, self.pace)
         # Ordered, so that the same run gives the same order of events.

@@ -14,10 +14,12 @@ from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.exchange_ending import ExchangeEnding
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.kept_body import KeptBody
 from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
 from scalingo_proxy.protocols.websocket_relay import WebSocketRelay
 from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
+from scalingo_proxy.routing.retries import is_repeatable
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
@@ -112,12 +114,35 @@ class Exchange(ExchangeEnding):
         if self._request_complete:
             self._request_sent()
             backend.send_request(self._head, words)
+            if self._kept is not None:
+                self._repeat_body(backend, self._kept)
             return
         self.phase = Phase.SENDING
         self.alive()
         backend.send_request(self._head, words)
+        if self._kept is not None:
+            self._repeat_body(backend, self._kept)
         if self._backend is backend:
             self._downstream.open_upload()
+
+    def _repeat_body(self, backend: HTTPBackend, kept: KeptBody) -> None:
+        """Send what another backend was sent before, and has not answered."""
+        payload = kept.payload
+        if self._backend is backend:
+            self.record.sent_bytes += len(payload)
+            if self._request_complete:
+                backend.end_request(relayed_trailers(kept.trailers), payload)
+            else:
+                backend.send_payload(payload)
+
+    def _keep(self, payload: bytes) -> KeptBody:
+        """Keep a piece of the body, if the request may be sent again."""
+        kept = self._kept
+        if kept is None:
+            wanted = is_repeatable(self._head.method, self._head.fields) and not self.response_begun
+            kept = self._kept = KeptBody(wanted)
+        kept.add(payload)
+        return kept
 
     def _request_sent(self) -> None:
         if self.response_begun or self._upload_paused:
@@ -127,7 +152,7 @@ class Exchange(ExchangeEnding):
 
     def request_payload(self, payload: bytes) -> None:
         """The client sent a piece of its body."""
-        self._body_taken = True
+        self._keep(payload)
         self._waits_for_continue = False
         self.alive()
         if self._backend is not None:
@@ -137,7 +162,7 @@ class Exchange(ExchangeEnding):
     def request_ended(self, trailers: Fields, payload: bytes = b"") -> None:
         """The client's body is complete with *payload*."""
         self._request_complete = True
-        self._body_taken = True
+        self._keep(payload).trailers = trailers
         self._waits_for_continue = False
         if self._backend is not None:
             self.record.sent_bytes += len(payload)
@@ -206,6 +231,7 @@ class Exchange(ExchangeEnding):
         if self._head.websocket_key and self._is_no_websocket(head):
             return
         self._begin_response(head)
+        self._note_answer()
         self.alive()
         self.record.bytes_out += len(payload)
         self._downstream.start_response(head, payload)
@@ -246,6 +272,13 @@ class Exchange(ExchangeEnding):
         self.response_begun = True
         self.phase = Phase.RESPONDING
 
+    def _note_answer(self) -> None:
+        """Say that the backend answers, where that is news and the end may be far."""
+        lease = self._lease
+        if lease is not None and lease.member.wants_answer:
+            lease.answered(self._env.seconds())
+        self._kept = None  # what was kept of the body is not needed any more
+
     def _note_first_byte(self) -> None:
         if self.record.first_byte_at is None:
             self.record.first_byte_at = self._env.seconds()
@@ -277,6 +310,7 @@ class Exchange(ExchangeEnding):
         if self._head.websocket_key and self._is_no_websocket(head):
             return
         self._begin_response(head)
+        self._note_answer()
         self.phase = Phase.TUNNEL
         self.alive()
         lease.become_tunnel()

@@ -27,10 +27,11 @@ from scalingo_proxy.protocols.backend_search import BackendSearch
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
+from scalingo_proxy.protocols.kept_body import KeptBody
 from scalingo_proxy.protocols.own_page import SMALL_PAGE_BYTES, OwnPage
 from scalingo_proxy.protocols.relay import TUNNEL_LEFT, Relay
 from scalingo_proxy.routing.members import Membership
-from scalingo_proxy.routing.retries import may_send_again
+from scalingo_proxy.routing.retries import is_repeatable, may_send_again
 from scalingo_proxy.wire.error_answer import ErrorAnswer, Page, wants_json
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
@@ -38,6 +39,9 @@ from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 __all__ = ["ExchangeEnding"]
 
 _log = Logger()
+
+#: A kept connection that ends within this time of the request was closed before.
+_AT_ONCE_SECONDS = 1.0
 
 
 class ExchangeEnding(BackendSearch):
@@ -48,8 +52,8 @@ class ExchangeEnding(BackendSearch):
 
     __slots__ = (
         "_backend",
-        "_body_taken",
         "_downstream",
+        "_kept",
         "_relay",
         "_response_paused",
         "_upload_paused",
@@ -63,10 +67,10 @@ class ExchangeEnding(BackendSearch):
         self._request_complete = not head.framing.has_body
         self._downstream = downstream
         self.response_begun = False
-        self._body_taken = False
+        self._kept: KeptBody | None = None  # until a piece of the body was taken
         self._waits_for_continue = head.expect_continue
         self._upload_paused = False
-        self._response_paused = False
+        self._response_paused: bool | None = None  # None: never was
         self._backend: HTTPBackend | None = None
         self._relay: Relay | None = None
 
@@ -77,22 +81,53 @@ class ExchangeEnding(BackendSearch):
         """
         self._backend = None
         self._last_error = error = BackendClosed()
+        env, lease, pool = self._env, self._lease, self._pool
+        assert lease is not None and pool is not None
+        had_closed = not response_begun and self._had_closed_before()
+        if had_closed:
+            env.connections.had_closed(backend)
+        # Who waited for the client, or met a connection that was closed already, has done nothing wrong.
+        is_blameless = had_closed or not self._request_complete or self._response_paused is not None
+        outcome = Outcome.ABANDONED if is_blameless else Outcome.CLOSED
         if self.response_begun or not may_send_again(
-            self._head.method, True, self._body_taken, response_begun
+            True,
+            is_repeatable(self._head.method, self._head.fields),
+            self._kept is not None and self._kept.is_lost,
+            response_begun,
         ):
-            self._end(error, Outcome.CLOSED)
+            self._end(error, outcome)
             return
+        member = lease.member
+        if had_closed and member.membership is Membership.SERVING and self._seconds_left() > 0:
+            # The same backend, freshly connected: nothing says that it has failed.
+            env.retries["kept-connection"] += 1
+            self._hold_upload()
+            self._note_attempt("the backend had closed the connection that was kept", is_repeated=True)
+            self._connect()
+        elif pool.budget.spend(env.seconds()):
+            env.retries["backend-closed"] += 1
+            self._hold_upload()
+            self._try_another(outcome)
+        else:
+            env.retries_refused += 1
+            self._end(error, outcome)
+
+    def _had_closed_before(self) -> bool:
+        """Whether the backend most likely closed while the connection was kept, before it saw the request.
+
+        Then it is told at once, and not after the request was worked on for a while.
+        """
+        if not self._reused:
+            return False
+        if self.phase is not Phase.WAITING:
+            return True
+        until_late = self._timed.deadline - self._env.seconds()
+        return self._timeouts.first_byte - until_late < _AT_ONCE_SECONDS
+
+    def _hold_upload(self) -> None:
         self._upload_paused = False
         if not self._request_complete:
             self._downstream.hold_upload()
-        lease = self._lease
-        assert lease is not None
-        if self._reused and lease.member.membership is Membership.SERVING and self._seconds_left() > 0:
-            # Most likely it closed while idle: the same backend, freshly connected.
-            self._note_attempt("the backend had closed the connection that was kept", is_repeated=True)
-            self._connect()
-        else:
-            self._try_another(Outcome.CLOSED)
 
     def backend_failed(self, error: ProxyError) -> None:
         """What the backend sent is unusable."""
@@ -107,20 +142,25 @@ class ExchangeEnding(BackendSearch):
         elif phase is Phase.QUEUED:
             assert self._ticket is not None
             self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
-        elif phase is Phase.WAITING or (phase is Phase.SENDING and self._waits_for_continue):
+        elif phase is Phase.WAITING:
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
+        elif phase is Phase.SENDING and self._waits_for_continue:
+            # Backends need not say that they will read; a client that insists on it waits by its own will.
+            self._end(FirstByteTimeout(), Outcome.ABANDONED)
         elif phase is Phase.SENDING and not self._upload_paused:
             self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
         elif self.is_leaving:
             self._leave_further()
         else:
-            self._end(IdleTimeout(), Outcome.ABANDONED if self._client_is_silent else Outcome.TIMED_OUT)
+            # Silence in an answer is the app's way to answer; before it, the backend takes or gives nothing.
+            is_blameless = self.response_begun or self._client_is_silent
+            self._end(IdleTimeout(), Outcome.ABANDONED if is_blameless else Outcome.TIMED_OUT)
 
     @property
     def _client_is_silent(self) -> bool:
         """Whether it is the client that the silence comes from: the backend is not to blame then."""
         stalls = not self._request_complete and not self._upload_paused
-        return stalls or self._response_paused or self.phase is Phase.TUNNEL
+        return stalls or bool(self._response_paused) or self.phase is Phase.TUNNEL
 
     def fail(self, error: ProxyError) -> None:
         """End with an error of ours; the backend, if there is one, is not to blame."""

@@ -71,6 +71,9 @@ def make_environment(
         # would cost the request that tries it next.
         if event == "draining" or (event == "verdict" and member.health in _FAILED):
             connections.close_idle(member)
+        if event == "verdict" and member.health in _FAILED:
+            for search in tuple(environment.connecting.get(member, ())):
+                search.backend_failed_others()
 
     def topology_changed(change: TopologyChange) -> None:
         shared_pools.apply(change, reactor.seconds())

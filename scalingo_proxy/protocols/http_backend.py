@@ -47,6 +47,7 @@ class HTTPBackend(Protocol, Timed):
         idle or still being made.
     :ivar member: the pool member at the other end.
     :ivar preface: what goes first over the connection, before TLS if there is any.
+    :ivar idle_since: when it was last given back; means nothing before that.
     :ivar served: how many exchanges it has carried to their end.
     """
 
@@ -59,6 +60,7 @@ class HTTPBackend(Protocol, Timed):
         self.preface = preface
         self.exchange: Exchange | None = exchange
         self.served = 0
+        self.idle_since = 0.0
         self.relay_end: RelayEnd | None = None
         self._connections = connections
         self._cycle = Cycle()
@@ -179,6 +181,7 @@ class HTTPBackend(Protocol, Timed):
             self.relay_end.read_closed()
             return
         self._end_of_stream(clean=True)
+        self._connections.closed_by_backend(self)
         self._connections.discard(self)
 
     def writeConnectionLost(self) -> None:

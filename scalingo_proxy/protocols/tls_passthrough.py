@@ -213,6 +213,9 @@ class Passthrough(BackendSearch):
         now = env.seconds()
         if record.first_byte_at is None:
             record.first_byte_at = now
+            lease = self._lease
+            if lease is not None and lease.member.wants_answer:
+                lease.answered(now)
         env.deadlines.set(self._timed, now + self._timeouts.idle)
 
     def backend_ended(self) -> None:

@@ -35,6 +35,7 @@ from scalingo_proxy.routing.leases import Lease
 from scalingo_proxy.routing.members import Drain, Member
 from scalingo_proxy.routing.pool_settings import PoolSettings
 from scalingo_proxy.routing.queue import Queue, Ticket
+from scalingo_proxy.routing.retry_budget import RetryBudget
 from scalingo_proxy.routing.roster import MemberEvent
 
 __all__ = ["Lease", "MemberEvent", "Pool"]
@@ -54,9 +55,10 @@ class Pool(JudgedMembers):
     first :meth:`announce`.
 
     :ivar queue: who waits.
+    :ivar budget: how often its requests may be sent again.
     """
 
-    __slots__ = ("_is_open", "_is_served", "_is_settling", "queue")
+    __slots__ = ("_is_open", "_is_served", "_is_settling", "budget", "queue")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Pool(JudgedMembers):
     ) -> None:
         super().__init__(app, PoolSettings(timeouts, limits, health, quarantine), random, balancers)
         self.queue = Queue()
+        self.budget = RetryBudget()
         self._is_settling = False
         # Whether whoever comes may choose without another look at the queue: the
         # app runs, the rules above hold, and there may be room (there is none

@@ -33,6 +33,7 @@ __all__ = [
     "add_quarantines",
     "add_reactor_lag",
     "add_resolvers",
+    "add_retries",
     "add_routes",
     "add_topology_held",
     "add_workers",
@@ -143,6 +144,25 @@ def add_health_checks(metrics: Metrics, results: Mapping[str, int]) -> None:
         ),
         lambda: [((result,), count) for result, count in results.items()],
     )
+
+
+def add_retries(
+    metrics: Metrics, counts: Callable[[], Mapping[str, int]], refused: Callable[[], int]
+) -> None:
+    """How often requests went on to another connection, by why, and how often they may not have."""
+    family = Family(
+        "scalingo_proxy_retries_total",
+        "counter",
+        "How often a request went on to another connection, by what had become of the one before.",
+        ("reason",),
+    )
+    metrics.add(family, lambda: (((reason,), count) for reason, count in counts().items()))
+    family = Family(
+        "scalingo_proxy_retries_refused_total",
+        "counter",
+        "How often a request was not sent again because its app's budget was spent.",
+    )
+    metrics.add(family, lambda: [((), refused())])
 
 
 def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:

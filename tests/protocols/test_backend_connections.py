@@ -198,6 +198,7 @@ class StaleTests(WorldTestCase):
             for _ in range(2):
                 self.assertEqual(world.request(get(method=method)).status, 200)
             self.assertEqual(len(app.backends[1].requests), 2)
+            world.advance(11)  # for another budget of repetitions
 
     @each_world()
     def test_post_is_not_executed_twice(self, world: World) -> None:
@@ -219,15 +220,25 @@ class StaleTests(WorldTestCase):
 
     @each_world()
     def test_body_on_its_way(self, world: World) -> None:
-        """A PUT whose body has begun to flow is not repeated; its client gets 502 and is heard out."""
-        app = hello(world, replies.early(replies.close_silently()), backends=2)
-        client = world.client().send(post(b"x" * 1000, method=b"PUT")[:-100])
-        world.settle()
-        client.send(b"x" * 100)
-        world.advance(3)
-        self.assertEqual(client.statuses, [502])
-        self.assertEqual(world.observer.codes, ["backend-closed"])
-        self.assertEqual(app.requests, 1)
+        """A PUT whose body has begun to flow is repeated with all of it, unless that is more than is kept."""
+        for size, status in ((1000, 200), (65536, 200), (65537, 502)):
+            app = hello(world, replies.echo(), backends=2)
+            for backend in app.backends:
+                closes = replies.close_silently()
+                backend.script(replies.early(closes) if status == 200 else closes)
+            good = world.backend("good").answer(replies.echo())
+            world.change("hello", backends=[*app.backends, good])
+            body = b"x" * size
+            client = world.client().send(post(body, method=b"PUT")[:-100])
+            world.settle()
+            client.send(b"x" * 100)
+            world.advance(3)
+            self.assertEqual(client.statuses, [status])
+            if status == 200:
+                self.assertEqual(client.responses[0].body, body)
+            else:
+                self.assertEqual(world.observer.codes[-1], "backend-closed")
+            world.advance(31)
 
     @each_world()
     def test_idempotent_body_not_begun(self, world: World) -> None:
@@ -254,7 +265,11 @@ class StaleTests(WorldTestCase):
     @each_world()
     def test_crash(self, world: World) -> None:
         """A backend that is killed and comes back costs waiting GETs nothing while another serves."""
-        app = hello(world, replies.delayed(1.0, replies.fixed(b"ok")), backends=2)
+        app = hello(world, replies.fixed(b"ok"), backends=2)
+        for _ in range(40):  # one in five may be repeated
+            world.request(get())
+        for backend in app.backends:
+            backend.answer(replies.delayed(1.0, replies.fixed(b"ok")))
         clients = [world.client().send(get()) for _ in range(20)]
         world.advance(0.5)
         app.backends[0].crash()

@@ -27,9 +27,9 @@ class DeadlineTestCase(WorldTestCase):
         self.outcomes: list[Outcome] = []
         release = Lease.release
 
-        def noting(lease: Lease, outcome: Outcome, now: float) -> None:
+        def noting(lease: Lease, outcome: Outcome, now: float, reason: str = "") -> None:
             self.outcomes.append(outcome)
-            release(lease, outcome, now)
+            release(lease, outcome, now, reason)
 
         patch = mock.patch.object(Lease, "release", noting)
         patch.start()
@@ -125,7 +125,7 @@ class IdleTests(DeadlineTestCase):
         self.assertTrue(client.is_over)
         self.assertEqual(client.responses, [])
         self.assertFalse(client.received.endswith(b"0\r\n\r\n"))
-        self.ended(world, "idle-timeout", 200, Outcome.TIMED_OUT)
+        self.ended(world, "idle-timeout", 200, Outcome.ABANDONED)
 
     @each_world(timeouts=Timeouts(idle=60.0))
     def test_silence_to_http10(self, world: World) -> None:
@@ -178,7 +178,7 @@ class IdleTests(DeadlineTestCase):
         client = world.client().send(get())
         world.advance(5.4)
         self.assertTrue(client.is_over)
-        self.ended(world, "idle-timeout", 200, Outcome.TIMED_OUT)
+        self.ended(world, "idle-timeout", 200, Outcome.ABANDONED)
 
     @each_world(timeouts=Timeouts(idle=60.0), buffer_bytes=8192)
     def test_client_reads_nothing(self, world: World) -> None:
@@ -286,7 +286,7 @@ class UploadTests(DeadlineTestCase):
         self.assertEqual(client.responses, [])
         world.advance(0.5)
         self.assertEqual((client.response.status, code_of(client)), (504, "first-byte-timeout"))
-        self.ended(world, "first-byte-timeout", 504, Outcome.TIMED_OUT)
+        self.ended(world, "first-byte-timeout", 504, Outcome.ABANDONED)
 
     @each_world(timeouts=Timeouts(first_byte=30.0, request_body=5.0))
     def test_stall_after_continue(self, world: World) -> None:

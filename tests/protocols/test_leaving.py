@@ -28,9 +28,9 @@ class LeavingTests(WorldTestCase):
         self.outcomes: list[Outcome] = []
         release = Lease.release
 
-        def noting(lease: Lease, outcome: Outcome, now: float) -> None:
+        def noting(lease: Lease, outcome: Outcome, now: float, reason: str = "") -> None:
             self.outcomes.append(outcome)
-            release(lease, outcome, now)
+            release(lease, outcome, now, reason)
 
         patch = mock.patch.object(Lease, "release", noting)
         patch.start()
