@@ -200,7 +200,7 @@ class StoryTests(StoryCase):
         told = self.story(world)
         self.assertEqual(self.verdicts(told), ["quarantined", "chosen"])
         self.assertEqual(told["backends"][0]["since"], "2026-01-01T00:00:00.000Z")
-        self.assertEqual(told["backends"][0]["reason"], "did not accept a connection")
+        self.assertEqual(told["backends"][0]["reason"], "the connection was refused")
         app.backends[1].crash()
         for _ in range(2):
             world.request(get())
