@@ -143,7 +143,7 @@ class Soak:
         verdict = Verdict(exchanges, fleet, self._backends_by_id(exchanges), RECOVERY_SECONDS)
         self.faults += verdict.faults + troubles.mistakes
         self._check_log()
-        if grown > 40e6:
+        if grown > 25e6:
             self.faults.append(f"the proxy grew by {grown / 1e6:.0f} MB")
         self.exchange_count = len(verdict.exchanges)
         self.trouble_count = sum(troubles.counts.values())

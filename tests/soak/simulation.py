@@ -1,7 +1,7 @@
 """An hour of a busy proxy in memory: every kind of request, faults, outages, deploys, from one seed.
 
-Three doors share one environment: HTTP/1.1, HTTP/2 and TLS that passes
-through.  Each app has one backend whose connections are often in trouble and
+Three doors share one environment and its probes: HTTP/1.1, HTTP/2 and TLS that
+passes through.  Each app has one backend whose connections are often in trouble and
 others that are sound but for one outage of one of them at a time, so that a
 request, which meets at most three, can always meet a sound one.
 """
@@ -18,8 +18,11 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from scalingo_proxy.model import Limits, Timeouts, join_host_port
+from scalingo_proxy.model import Limits, Quarantine, Timeouts, join_host_port
+from scalingo_proxy.protocols.probes import BackendProbe
 from scalingo_proxy.protocols.tls_passthrough_factory import TLSPassthroughFactory
+from scalingo_proxy.services.health_checks import HealthChecksService
+from scalingo_proxy.services.paced_probes import PacedProbes
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.faults import BlackHole, Fault, Faults, HalfOpen, Refuse, Reset, Stall
@@ -35,6 +38,9 @@ __all__ = ["SimulatedHour"]
 
 PLAIN = ("amber", "birch")
 SEALED = ("cedar",)
+
+#: How each is probed: by connections, or by requests, the second also while it is up.
+_HEALTH = {"amber": {}, "birch": {"path": "/up", "interval": 20.0}, "cedar": {"interval": 60.0}}
 
 #: The doors beside the one of the world.
 HTTP2_DOOR = ("127.0.0.1", 8082)
@@ -73,7 +79,7 @@ class SimulatedHour(SoakMembers):
     :param pause: seconds between two requests, on average.
     """
 
-    def __init__(self, seed: int, seconds: float = 3600.0, pause: float = 1.5) -> None:
+    def __init__(self, seed: int, seconds: float = 3600.0, pause: float = 1.8) -> None:
         self.seed = seed
         self.seconds = seconds
         self._pause = pause
@@ -92,7 +98,14 @@ class SimulatedHour(SoakMembers):
                 drain=10.0,
             ),
             limits=Limits(in_flight_per_backend=20, queue_per_backend=50),
+            quarantine=Quarantine(first=0.5, max=5.0),
         )
+        network = self.world.network
+        probes = PacedProbes(BackendProbe(network), network)
+        self._checks = HealthChecksService(
+            self.world.pools, self.world.resolver, probes, network, Random(f"{seed}/probes")
+        )
+        self._checks.startService()
         env = self.world.factory.env
         self._doors = [HTTP2Factory(env=env, listener="h2"), TLSPassthroughFactory(env=env, listener="tls")]
         self._ports = [
@@ -110,7 +123,13 @@ class SimulatedHour(SoakMembers):
         self._stopped: dict[str, list[tuple[float, float]]] = {name: [] for name in PLAIN + SEALED}
         for app in PLAIN + SEALED:
             self.members[app] = self._fresh(app, 4)
-            self.world.app(app, [f"{app}.test"], self.members[app], tls=self._tls(app))  # type: ignore[arg-type]
+            self.world.app(
+                app,
+                [f"{app}.test"],
+                self.members[app],  # type: ignore[arg-type]
+                tls="passthrough" if app in SEALED else "terminate",
+                health=_HEALTH[app],
+            )
             for member in self.members[app]:
                 member.serves_from = 0.0
             self.trouble(self.members[app][0])
@@ -133,6 +152,7 @@ class SimulatedHour(SoakMembers):
         for caller in (*self._idle, *self._http2):
             caller.close()
         self.world.settle()
+        self.world.run_until(maybeDeferred(self._checks.stopService))
         for port, door in zip(self._ports, self._doors, strict=True):
             self.world.run_until(maybeDeferred(port.stopListening))
             self.world.run_until(maybeDeferred(door.drain, 0))
@@ -235,10 +255,6 @@ class SimulatedHour(SoakMembers):
 
     # -- who serves ----------------------------------------------------------
 
-    @staticmethod
-    def _tls(app: str) -> str:
-        return "passthrough" if app in SEALED else "terminate"
-
     def _fresh(self, app: str, count: int) -> list[SimulatedMember]:
         """New backends; the first of each app's four is the one in trouble."""
         fresh = []
@@ -269,6 +285,9 @@ class SimulatedHour(SoakMembers):
         def serve(exchange: IncomingExchange) -> None:
             request = exchange.request
             path, _, wish = request.target.partition(b"?")
+            if path == b"/up":
+                replies.fixed(b"up").complete(exchange)
+                return
             request_id = path[1:].decode()
             self.note(request_id, request.method.decode(), member)
             named = ((b"X-Backend", member.name.encode()),)
