@@ -570,6 +570,30 @@ class ProgramTests(IntegrationTestCase):
         self.assertTrue(any("is not from a trusted authority" in line for line in proxy.lines))
         self.assertIn(" backend=https://127.0.0.1:", proxy.request_log()[-1])
 
+    def test_probed(self) -> None:
+        """Probes verify as requests do: who cannot be trusted is never up, whoever asks."""
+        right, wrong = Authority(), Authority("another authority")
+        address = self.nginx(right)
+        trust = 'backend_tls = { ca = "ca.pem", name = "backend.internal" }'
+        rest = trust + '\nhealth = { path = "/hello", interval = 0.2 }\nquarantine = { first = 0.2 }'
+        folder = self.directory()
+        proxy_ca = os.path.join(folder, "ca.pem")
+
+        def reason() -> str:
+            _, told = proxy.admin("GET", "/api/v1/apps/hello/backends")
+            return str(told["backends"][0]["reason"])
+
+        with open(proxy_ca, "w") as file:
+            file.write(wrong.pem)
+        proxy = self.start_proxy(self.app("hello", [address], rest=rest), directory=folder)
+        untrusted = f"GET {address}/hello: the certificate is not from a trusted authority"
+        wait_for(lambda: reason() == untrusted, "a probe that fails")
+        with open(proxy_ca, "w") as file:
+            file.write(right.pem)
+        self.assertEqual(proxy.admin("POST", "/api/v1/reload")[0], 200)
+        wait_for(lambda: reason() == f"GET {address}/hello: answered 200", "a probe that passes")
+        self.assertEqual(proxy.request("/hello")[0], 200)
+
     def test_admin_api(self) -> None:
         """The API takes certificates as text, keeps them over a restart, and names no file."""
         authority = Authority()
