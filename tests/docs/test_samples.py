@@ -28,6 +28,7 @@ from scalingo_proxy.tap import Options
 from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import connect_client
 from scalingo_proxy.testing.network import MemoryNetwork
+from scalingo_proxy.testing.world import World
 from tests.authorities import Authority
 from tests.docs.samples import Sample, documents, samples_in
 from tests.installations import CHECKOUT, new_folder, run
@@ -73,6 +74,23 @@ class PythonTests(unittest.SynchronousTestCase):
         self.assertEqual(client.responses[0].status, 200)
         self.assertEqual(len(backend.requests), 1)
         self.assertNoResult(running)
+
+    def test_deploy(self) -> None:
+        """The deploy that is shown changes the app when its new backend answers, or says why not."""
+        (sample,) = [one for one in all_samples("python") if "deploys.ready(app)" in one.code]
+        names: dict[str, Any] = {}
+        execute(sample, names)
+        world = World()
+        self.addCleanup(world.end)
+        app = world.app("hello", ["hello.localhost"])
+        world.request(b"GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        deploying = defer.ensureDeferred(names["deploy"](world.factory.env, world.resolver))
+        self.assertEqual(
+            world.network.run_until(deploying), ["GET http://127.0.0.1:3001/up: connection refused"]
+        )
+        ScriptedBackend("new").listen(world.network, "127.0.0.1", 3001)
+        deploying = defer.ensureDeferred(names["deploy"](world.factory.env, world.resolver))
+        self.assertEqual(world.network.run_until(deploying), [app.backend.address])
 
     def test_program_is_short(self) -> None:
         """Embedding takes ten lines, imports and blank lines aside."""
