@@ -21,7 +21,7 @@ from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.protocols.turns import Turns
 from scalingo_proxy.routing.policies import Policies
 from scalingo_proxy.routing.pools import Pools
-from scalingo_proxy.transports.descriptors import Descriptors, read_descriptors
+from scalingo_proxy.transports.descriptors import Descriptors, RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
 from scalingo_proxy.wire.request_id import RequestIds
@@ -104,7 +104,9 @@ class Environment:
         self.pipes.has_room = lambda: self.descriptors().has_room_for_pipe(self._owed())
         connections.attempts.has_room = lambda: self.descriptors().has_room_for_backend()
         #: Tells how many descriptors the process has and may have.
-        self.descriptors: Callable[[], Descriptors] = lambda: read_descriptors(self._descriptor_count)
+        self.descriptors: Callable[[], Descriptors] = RecentDescriptors(
+            lambda: read_descriptors(self._descriptor_count), reactor.seconds
+        )
         #: Gives the page of an app's own for an error, if it has one.
         self.page_for: Callable[[App, ProxyError], Page | None] | None = None
         #: Clients connected through all factories that share this.

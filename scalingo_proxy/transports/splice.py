@@ -43,6 +43,8 @@ else:  # pragma: no cover - Linux alone has it
 
 def can_be_spliced(transport: Any) -> bool:
     """Whether the bytes of *transport* are those of a TCP socket, with nothing in between."""
+    if isinstance(transport, Eager):  # of TCP always
+        return transport.connected == 1 and not ISSLTransport.providedBy(transport)
     return (
         isinstance(transport, Connection)
         and not ISSLTransport.providedBy(transport)

@@ -36,13 +36,14 @@ _NAME = re.compile(rb"[" + TOKEN + rb"]++")
 USUAL_NAMES = frozenset(
     name
     for line in (
-        b"Host User-Agent Accept Accept-Language Accept-Encoding Accept-Charset Cookie Referer Origin Connection",
-        b"Upgrade-Insecure-Requests Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Priority DNT",
-        b"Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Cache-Control Pragma TE If-None-Match If-Modified-Since",
-        b"Content-Type Content-Length Transfer-Encoding Authorization X-Requested-With Range X-CSRF-Token",
-        b"Server Date ETag Last-Modified Vary Set-Cookie Location Expires Age Via Accept-Ranges Keep-Alive",
-        b"Content-Encoding Content-Language Content-Security-Policy Strict-Transport-Security Referrer-Policy",
-        b"X-Frame-Options X-Content-Type-Options X-XSS-Protection X-Powered-By X-Runtime X-Request-ID Link",
+        b"Host User-Agent Accept Accept-Language Accept-Encoding Accept-Charset Cookie Referer Origin",
+        b"Connection Upgrade-Insecure-Requests Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site",
+        b"Sec-Fetch-User Priority DNT Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Cache-Control Pragma",
+        b"TE If-None-Match If-Modified-Since Content-Type Content-Length Transfer-Encoding Authorization",
+        b"X-Requested-With Range X-CSRF-Token Server Date ETag Last-Modified Vary Set-Cookie Location",
+        b"Expires Age Via Accept-Ranges Keep-Alive Content-Encoding Content-Language",
+        b"Content-Security-Policy Strict-Transport-Security Referrer-Policy X-Frame-Options",
+        b"X-Content-Type-Options X-XSS-Protection X-Powered-By X-Runtime X-Request-ID Link",
     )
     for usual in line.split()
     for name in (usual, usual.lower())

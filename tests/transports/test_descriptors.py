@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import resource
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.transports import descriptors as module
-from scalingo_proxy.transports.descriptors import Descriptors, limit_for, raise_limit, read_descriptors
+from scalingo_proxy.transports.descriptors import (
+    Descriptors,
+    RecentDescriptors,
+    limit_for,
+    raise_limit,
+    read_descriptors,
+)
 
 
 class RoomTests(SynchronousTestCase):
@@ -110,3 +117,36 @@ class ReadingTests(SynchronousTestCase):
         self.patch(module, "getrlimit", lambda _: (100, 500))
         self.patch(module, "setrlimit", refuse)
         self.assertEqual(raise_limit(300), 100)
+
+
+class RecentTests(SynchronousTestCase):
+    """When the numbers are read anew."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.read = 0
+        self.used = 10
+        self.recent = RecentDescriptors(self.count, self.clock.seconds)
+
+    def count(self) -> Descriptors:
+        self.read += 1
+        return Descriptors(1024, self.used)
+
+    def test_plenty(self) -> None:
+        """While most are free, one reading is good for some uses and a moment."""
+        for _ in range(64):
+            self.recent()
+        self.assertEqual(self.read, 1)
+        for _ in range(2):
+            self.recent()
+        self.assertEqual(self.read, 2)
+        self.clock.advance(0.2)
+        self.recent()
+        self.assertEqual(self.read, 3)
+
+    def test_scarce(self) -> None:
+        """When half of them are in use, each use is told the truth."""
+        self.used = 512
+        for _ in range(5):
+            self.recent()
+        self.assertEqual(self.read, 5)
