@@ -42,6 +42,7 @@ from scalingo_proxy.services.alarms import (
     Alarm,
     Alarms,
     expiring_certificates,
+    forsaken_apps,
     late_reactor,
     rising,
     silent_sources,
@@ -252,6 +253,7 @@ def _alarms(proxy: Proxy, parts: Parts, reactor_lag: ReactorLag) -> Alarms:
     """Everything that an operator should look at, as the status page tells it."""
     alarms = Alarms()
     alarms.add(proxy.alarms)
+    alarms.add(forsaken_apps(parts.env.pools))
     alarms.add(silent_sources(parts.resolver_updates.states))
     alarms.add(expiring_certificates(parts.certificates))
     alarms.add(

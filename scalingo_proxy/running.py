@@ -189,6 +189,8 @@ class Proxy(MultiService):
         """What of the proxy as a whole an operator should look at."""
         for reason in self.unready():
             yield Alarm(reason, is_urgent=True)
+        if self.gate.is_paused:
+            yield Alarm("new clients wait, because descriptors are short", is_urgent=True)
         if not self._parts.metrics.last_reload_successful:
             yield Alarm(
                 "the configuration on file was refused at the last reload; the one before it is in effect"

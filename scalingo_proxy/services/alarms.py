@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 from twisted.logger import Logger
 
-from scalingo_proxy.model import Certificate
+from scalingo_proxy.model import AppState, Certificate
+from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.services.resolver_updates import SourceState
 
 __all__ = [
+    "APPS_TOLD",
     "EXPIRY_DAYS",
     "LAG_SECONDS",
     "RISEN_SECONDS",
     "Alarm",
     "Alarms",
     "expiring_certificates",
+    "forsaken_apps",
     "late_reactor",
     "rising",
     "silent_sources",
@@ -31,6 +34,8 @@ __all__ = [
 EXPIRY_DAYS = 21
 #: For how long a counter that rose is an alarm.
 RISEN_SECONDS = 600.0
+#: So many apps are named one by one.
+APPS_TOLD = 5
 #: A reactor that came later than this is an alarm.
 LAG_SECONDS = 0.5
 
@@ -98,6 +103,26 @@ def silent_sources(states: Callable[[], Iterable[SourceState]]) -> Callable[[], 
         for state in states():
             if not state.is_up:
                 yield Alarm(f"the source of routes {state.name!r} cannot answer", is_urgent=True)
+
+    return tell
+
+
+def forsaken_apps(pools: Iterable[Pool]) -> Callable[[], Iterable[Alarm]]:
+    """Tells of running apps none of whose backends may be given requests."""
+
+    def tell() -> Iterable[Alarm]:
+        # Few pools have anybody aside, so that this is cheap among very many.
+        names = [
+            pool.app.name
+            for pool in pools
+            if pool.sidelined
+            and len(pool.sidelined) >= len(pool.members)
+            and pool.app.state is AppState.RUNNING
+        ]
+        for name in names[:APPS_TOLD]:
+            yield Alarm(f"app {name} has no backend that may be given requests", is_urgent=True)
+        if len(names) > APPS_TOLD:
+            yield Alarm(f"{len(names) - APPS_TOLD} more apps have none", is_urgent=True)
 
     return tell
 

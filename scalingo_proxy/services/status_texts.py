@@ -21,6 +21,9 @@ __all__ = [
 #: The size of a sparkline, in units of its own.
 WIDTH, HEIGHT = 240, 40
 
+# How far a line goes on behind the edges.
+_BEHIND = 5
+
 #: What stands where there is no number.
 _NOTHING = "–"
 
@@ -76,13 +79,28 @@ def moment(wall_time: float) -> str:
 def line_points(values: Sequence[float | None], highest: float, places: int) -> str:
     """The points of a line of *values* in the box of a sparkline, the last value at its right edge.
 
+    The line goes down behind the edges of the box, where nobody sees it, so
+    that what is below it can be filled.
+
     :param highest: the value at the upper edge.
     :param places: how many values fill the width.
     """
+    if not values:
+        return ""
     step = WIDTH / max(places - 1, 1)
     first = places - len(values)
-    scale = (HEIGHT - 2) / highest if highest > 0 else 0
-    return " ".join(
-        f"{(first + number) * step:g},{HEIGHT - 1 - (value or 0) * scale:.1f}"
+    scale = (HEIGHT - 3) / highest if highest > 0 else 0
+    points = [
+        f"{(first + number) * step:.4g},{HEIGHT - 1 - (value or 0) * scale:.1f}"
         for number, value in enumerate(values)
+    ]
+    left = first * step - (0 if first else _BEHIND)
+    return " ".join(
+        (
+            f"{left:.4g},{HEIGHT + _BEHIND}",
+            *((f"{left:.4g},{points[0].partition(',')[2]}",) if not first else ()),
+            *points,
+            f"{WIDTH + _BEHIND},{points[-1].partition(',')[2]}",
+            f"{WIDTH + _BEHIND},{HEIGHT + _BEHIND}",
+        )
     )

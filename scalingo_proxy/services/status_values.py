@@ -108,7 +108,7 @@ def _write_totals(live: LiveValues, totals: Totals) -> None:
         "total:queued": count(totals.queued),
         "total:apps": count(totals.apps),
     }
-    live.states["total:errors"] = "bad" if now.errors else "good"
+    live.states["total:errors"] = "bad" if now.errors else ""
     _write_line(live, "requests", history, lambda moment: moment.requests)
     _write_line(live, "errors", history, lambda moment: moment.errors)
     _write_line(live, "connections", history, lambda moment: moment.connections)
@@ -125,7 +125,7 @@ def _write_line(
     values = [number(moment) for moment in history]
     highest = max(values, default=0.0)
     live.points[f"total:{name}"] = line_points(values, max(highest, 1.0), HISTORY_SECONDS)
-    live.texts[f"peak:{name}"] = f"highest {rate(highest)}"
+    live.texts[f"peak:{name}"] = f"highest {count(highest)}"
 
 
 def _write_row(live: LiveValues, key: str, row: AppRow) -> None:

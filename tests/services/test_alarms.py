@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.model import Certificate
+from scalingo_proxy.model import App, Certificate, Limits, Outcome, Route, Timeouts
+from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.alarms import (
+    APPS_TOLD,
     EXPIRY_DAYS,
     RISEN_SECONDS,
     Alarm,
     Alarms,
     expiring_certificates,
+    forsaken_apps,
     late_reactor,
     rising,
     silent_sources,
@@ -78,6 +82,23 @@ class SourcesTests(SynchronousTestCase):
         states = [SourceState("store", False, 0, 0, 0.0), SourceState("file", True, 1, 1, NOW)]
         (alarm,) = silent_sources(lambda: states)()
         self.assertEqual(alarm, Alarm("the source of routes 'store' cannot answer", is_urgent=True))
+
+    def test_forsaken_apps(self) -> None:
+        """Running apps that nobody serves, some by name, and how many more."""
+        pools = Pools(Timeouts(), Limits(), Random(1), clock=lambda: 0.0)
+        tell = forsaken_apps(pools)
+        for number in range(APPS_TOLD + 2):
+            pool = pools.for_route(Route(App(f"app-{number}", (), ("10.0.0.1:80", "10.0.0.2:80")), "x"))
+            self.assertEqual(len(list(tell())), min(number, APPS_TOLD + 1))
+            for _ in range(2):
+                lease = pool.lease()
+                assert lease is not None
+                lease.release(Outcome.CONNECT_FAILED, 0.0)
+        *_, last = tell()
+        self.assertEqual(last, Alarm("2 more apps have none", is_urgent=True))
+        self.assertIn(
+            Alarm("app app-0 has no backend that may be given requests", is_urgent=True), list(tell())
+        )
 
     def test_late(self) -> None:
         """A reactor that was late."""

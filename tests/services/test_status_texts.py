@@ -33,11 +33,21 @@ class TextsTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """The last value is at the right edge, the highest at the upper one, nothing at the lower one."""
+        below, right = HEIGHT + 5, WIDTH + 5
         self.assertEqual(
-            status_texts.line_points([None, 5.0], 5.0, 3), f"{WIDTH / 2:g},{HEIGHT - 1:.1f} {WIDTH},1.0"
+            status_texts.line_points([None, 5.0], 5.0, 3).split(),
+            [
+                f"{WIDTH / 2:g},{below}",
+                f"{WIDTH / 2:g},{HEIGHT - 1:.1f}",
+                f"{WIDTH},2.0",
+                f"{right},2.0",
+                f"{right},{below}",
+            ],
         )
         self.assertEqual(status_texts.line_points([], 0.0, 3), "")
-        self.assertEqual(status_texts.line_points([0.0], 0.0, 1), f"0,{HEIGHT - 1:.1f}")
+        self.assertTrue(
+            status_texts.line_points([0.0, 1.0], 1.0, 2).startswith(f"-5,{below} -5,39.0 0,39.0 ")
+        )
 
 
 class LiveValuesTests(SynchronousTestCase):
