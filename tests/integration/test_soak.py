@@ -7,6 +7,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.soak.run import Soak
+from tests.soak.stop import StopUnderLoad
 
 
 class SoakTests(SynchronousTestCase):
@@ -22,3 +23,11 @@ class SoakTests(SynchronousTestCase):
         self.assertEqual(soak.faults, [], "\n".join(soak.faults))
         self.assertGreater(soak.exchange_count, 500)
         self.assertGreater(soak.trouble_count, 5)
+
+    def test_stop_under_load(self) -> None:
+        """SIGTERM: what was begun over any protocol ends well, none is reset, and the process in time."""
+        soak = StopUnderLoad(seed=1, seconds=2.0)
+        soak.run()
+        sys.stdout.write("\n" + "\n".join(soak.lines) + "\n")
+        self.assertEqual(soak.faults, [], "\n".join(soak.faults))
+        self.assertGreater(soak.exchange_count, 200)

@@ -197,7 +197,8 @@ class Load:
             is_usable = False
             with self._exchange(app, kind) as exchange:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    if connection is None or self._random.random() < 0.1:
+                    is_over = connection is not None and connection.reader.at_eof()
+                    if connection is None or is_over or self._random.random() < 0.1:
                         if connection is not None:
                             connection.close()
                         connection = None
@@ -261,6 +262,9 @@ class Load:
                 is_usable = False
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS):
+                        if connection is not None and connection.is_over:
+                            connection.close()
+                            connection = None
                         if connection is None:
                             name = f"{app}.test"
                             connection = HTTP2Connection(
@@ -280,13 +284,23 @@ class Load:
             connection.close()
 
 
+class _PatientConnection(h2.connection.H2Connection):
+    """Goes on behind a GOAWAY, as clients do that wait for their answers."""
+
+    def _receive_goaway_frame(self, frame: Any) -> Any:
+        event = h2.events.ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
+
+
 class HTTP2Connection:
     """A client's connection that speaks HTTP/2, one stream at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._h2 = _PatientConnection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._is_going_away = False
         self._h2.initiate_connection()
 
     async def ask(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
@@ -324,7 +338,7 @@ class HTTP2Connection:
             named, size, _ = bytes(content).split(b" ", 2)
             if (named.decode(), int(size)) != (exchange.id, len(body)):
                 raise Broken(f"asked for {exchange.id} with {len(body)} bytes, got {bytes(content[:60])!r}")
-        return True
+        return not self._is_going_away
 
     def _take(self, event: Any, exchange: Exchange, content: bytearray) -> bool:
         """Look at one event of our stream; whether it was the last."""
@@ -340,8 +354,15 @@ class HTTP2Connection:
         elif isinstance(event, h2.events.StreamReset):
             raise Broken(f"stream reset with {event.error_code}")
         elif isinstance(event, h2.events.ConnectionTerminated):
-            raise Broken(f"GOAWAY {event.error_code}")
+            self._is_going_away = True
+            if event.error_code:
+                raise Broken(f"GOAWAY with {event.error_code}")
         return isinstance(event, h2.events.StreamEnded)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the other side has closed."""
+        return self._reader.at_eof()
 
     def close(self) -> None:
         self._writer.close()

@@ -26,6 +26,9 @@ PLAIN = ["amber", "birch"]
 SEALED = ["cedar"]
 BACKENDS = 4
 
+#: How long what is under way may last when its backend leaves, or the proxy stops.
+DRAIN_SECONDS = 4.0
+
 #: The longest quarantine.  An error is excused by trouble for two of them and a slow request on trial.
 QUARANTINE_SECONDS = 1.0
 RECOVERY_SECONDS = 4.0
@@ -46,7 +49,7 @@ connect = 1.0
 first_byte = 3.0
 idle = 8.0
 queue = 5.0
-drain = 4.0
+drain = {drain}
 [quarantine]
 first = 0.2
 max = {quarantine}
@@ -117,7 +120,7 @@ class Soak:
 
     async def _soak(self, fleet: Fleet, doors: Doors) -> None:
         warm_up = Load(Random(f"{self.seed}/warm-up"), doors)
-        warm_up.start(PLAIN, SEALED)
+        self._start(warm_up)
         await asyncio.sleep(0.5)
         await warm_up.stop()
         await self._empty(fleet)
@@ -126,7 +129,7 @@ class Soak:
 
         load = Load(self._random, doors)
         troubles = Troubles(self._random, fleet, self._admin)
-        load.start(PLAIN, SEALED)
+        self._start(load)
         started = time.process_time(), _cpu_seconds(self.proxy.pid), time.monotonic()
         await troubles.run(PLAIN + SEALED, time.monotonic() + self.seconds, self._every)
         await asyncio.sleep(RECOVERY_SECONDS)
@@ -153,6 +156,10 @@ class Soak:
             f"the proxy used {busy / took:.0%} of a core and grew by {grown / 1e6:.1f} MB",
         ]
 
+    @staticmethod
+    def _start(load: Load) -> None:
+        load.start(PLAIN, SEALED)
+
     # -- before --------------------------------------------------------------
 
     def _path(self, name: str) -> str:
@@ -171,7 +178,7 @@ class Soak:
             for name in PLAIN
         ]
         apps += [_APP.format(name=name, rest='tls = "passthrough"') for name in SEALED]
-        return _CONFIG.format(apps="".join(apps), quarantine=QUARANTINE_SECONDS)
+        return _CONFIG.format(apps="".join(apps), quarantine=QUARANTINE_SECONDS, drain=DRAIN_SECONDS)
 
     async def _admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         return await asyncio.to_thread(self.proxy.admin, method, path, body)
