@@ -104,7 +104,8 @@ class ExchangeEnding(BackendSearch):
             self._hold_upload()
             self._note_attempt("the backend had closed the connection that was kept", is_repeated=True)
             self._connect()
-        elif pool.budget.spend(env.seconds()):
+        elif member.is_on_probation or member.is_on_trial or pool.budget.spend(env.seconds()):
+            # Who tried a backend that is back from quarantine did so on our account, and one at a time.
             env.retries["backend-closed"] += 1
             self._hold_upload()
             self._try_another(outcome)
