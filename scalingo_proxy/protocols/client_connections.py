@@ -2,13 +2,15 @@
 
 Two limits: on all of them, and on those of one address.  When all places are
 taken, connections that do nothing make room, those of whoever has most of them
-first; a client that asks for something is worth more than one that might.
+first, and after them those that move a few bytes a second; a client that asks
+for something is worth more than one that might.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from itertools import islice
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -43,6 +45,9 @@ class Client(Protocol):
 
     def idle_since(self) -> float | None:
         """The moment from which on it has done nothing; ``None`` while something is under way."""
+
+    def crawls(self, now: float) -> bool:
+        """Whether it moves so slowly that it hardly can be meant well."""
 
     def give_up(self) -> None:
         """Close it."""
@@ -119,6 +124,8 @@ class ClientConnections:
         found = self._idle(now, worst) if worst else []
         if len(found) < BATCH:
             found += [client for client in self._idle(now) if client not in found][: BATCH - len(found)]
+        if not found:
+            found = self._crawling(now)
         for client in found:
             self._leaving.add(client)
             try:
@@ -144,6 +151,10 @@ class ClientConnections:
                 if len(found) >= BATCH:
                     break
         return found
+
+    def _crawling(self, now: float) -> list[Client]:
+        candidates = (client for client in self._open if client not in self._leaving and client.crawls(now))
+        return list(islice(candidates, BATCH))
 
     def _tell(self, now: float, count: int) -> None:
         if now >= self._tell_again_at:

@@ -44,6 +44,9 @@ class Frontend(Protocol):
     def idle_since(self) -> float | None:
         """The moment from which on it has done nothing; ``None`` while something is under way."""
 
+    def crawls(self, now: float) -> bool:
+        """Whether it moves so slowly that it hardly can be meant well."""
+
     def give_up(self) -> None:
         """Close, to make room for others."""
 

@@ -158,6 +158,10 @@ class HTTP2Ending(HTTP2Sender):
         timeouts = self.env.timeouts
         return self._idle_until - (timeouts.keep_alive if self.has_asked else timeouts.request_head)
 
+    def crawls(self, now: float) -> bool:
+        """Its waits are bounded otherwise."""
+        return False
+
     def give_up(self) -> None:
         """Close, to make room for others."""
         self.drain()

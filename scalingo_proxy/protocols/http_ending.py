@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
-from scalingo_proxy.protocols.downstream import UnderWay
+from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress
 
@@ -27,6 +27,13 @@ __all__ = ["Doing", "HTTPEnding"]
 #: connection and could take the answer with it (RFC 9112 §9.6).
 LINGER_SECONDS = 2.0
 _LINGER_BYTES = 4 * 1024 * 1024
+
+
+#: When places are short, who has moved less than so many bytes a second, up
+#: or down, over so many seconds, makes room.
+_CRAWL_SECONDS = 10.0
+_CRAWL_UP = 100.0
+_CRAWL_DOWN = 10_000.0
 
 
 class Doing(enum.Enum):
@@ -130,10 +137,25 @@ class HTTPEnding(HTTPResponder):
             return self.deadline - timeouts.request_head
         return None
 
+    def crawls(self, now: float) -> bool:
+        """Whether its upload, or its reading, is slower than any network that people put up with."""
+        exchange = self._exchange
+        if exchange is None or self._doing is not Doing.EXCHANGE:
+            return False
+        record = exchange.record
+        seconds = now - record.started_at
+        if seconds < _CRAWL_SECONDS:
+            return False
+        if exchange.phase is Phase.SENDING:
+            return record.bytes_in < seconds * _CRAWL_UP
+        return self._writing_paused and record.bytes_out < seconds * _CRAWL_DOWN
+
     def give_up(self) -> None:
         """Close, to make room for others."""
         if self._doing is Doing.WAITING:
             self._close()
+        elif self._exchange is not None:
+            self._exchange.deadline_reached()  # it is told what it would have been told later
         else:
             self.transport.abortConnection()
 

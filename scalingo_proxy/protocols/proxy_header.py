@@ -198,6 +198,10 @@ class _ProxyHeaderProtocol(Protocol, Timed):
         """It does nothing but be waited for."""
         return self._started_at
 
+    def crawls(self, now: float) -> bool:
+        """Its waits are bounded otherwise."""
+        return False
+
     def give_up(self) -> None:
         """Close, to make room for others."""
         self.abort()

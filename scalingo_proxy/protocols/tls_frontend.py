@@ -356,6 +356,10 @@ class TLSFrontend(Protocol, Timed):
         """Since when a hello is waited for."""
         return self.record.started_at if self._doing is _Doing.HELLO else None
 
+    def crawls(self, now: float) -> bool:
+        """Its waits are bounded otherwise."""
+        return False
+
     def give_up(self) -> None:
         """Close, to make room for others."""
         self._doing = _Doing.CLOSED

@@ -18,10 +18,14 @@ class Idler:
     def __init__(self, since: float | None, has_asked: bool = False) -> None:
         self.since = since
         self.has_asked = has_asked
+        self.is_slow = False
         self.is_given_up = False
 
     def idle_since(self) -> float | None:
         return self.since
+
+    def crawls(self, now: float) -> bool:
+        return self.is_slow
 
     def give_up(self) -> None:
         self.is_given_up = True
@@ -83,6 +87,16 @@ class ClientConnectionsTests(SynchronousTestCase):
         self.assertEqual(sum(each.is_given_up for each in hoard), BATCH)
         self.assertFalse(any(each.is_given_up for each in others))
 
+    def test_crawling_last(self) -> None:
+        """Who moves a few bytes a second goes only when nobody does nothing."""
+        slow, silent = self.add("10.0.0.1", None), self.add("10.0.0.2", 0.0)
+        slow.is_slow = True
+        self.assertEqual(self.clients.make_room(10.0), 1)
+        self.assertEqual((silent.is_given_up, slow.is_given_up), (True, False))
+        self.clients.closed(silent)
+        self.assertEqual(self.clients.make_room(11.0), 1)
+        self.assertTrue(slow.is_given_up)
+
     def test_does_not_look_too_often(self) -> None:
         """A flood on a full and busy proxy must not cost a walk for each that comes."""
         client = self.add("10.0.0.1", 9.9)
@@ -109,6 +123,24 @@ class HoardTests(WorldTestCase):
         self.assertEqual(world.request(get(), "192.0.2.2").status, 200)
         self.assertTrue(all(client.is_over for client in (*hoard, *heads)))
         self.assertEqual(world.factory.env.clients.given_up, 20)
+
+    def test_slow_uploads_make_room(self) -> None:
+        """Bodies that come a byte at a time are told 408; one that flows goes on."""
+        world = self.world(limits=Limits(client_connections=3))
+        world.app("hello", ["hello.test"])
+        head = b"POST / HTTP/1.1\r\nHost: hello.test\r\nContent-Length: 100000\r\n\r\n"
+        slow = [world.client("192.0.2.1").send(head) for _ in range(2)]
+        flowing = world.client("192.0.2.3").send(head)
+        for _ in range(12):
+            for client in slow:
+                client.send(b"x")
+            flowing.send(b"x" * 1000)
+            world.advance(1.0)
+        self.assertEqual(world.request(get(), "192.0.2.2").status, 200)
+        self.assertEqual([client.statuses for client in slow], [[408], [408]])
+        flowing.send(b"x" * 88_000)
+        world.run_until(lambda: flowing.responses)
+        self.assertEqual(flowing.statuses, [200])
 
     def test_one_address(self) -> None:
         """Its further connections are closed, and those of others are served."""
