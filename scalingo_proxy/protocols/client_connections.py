@@ -24,15 +24,17 @@ _log = Logger()
 
 #: Under pressure, a connection that has never asked for anything is given up
 #: after so many seconds; that browsers open some just in case is their risk.
-SILENT_SECONDS = 1.0
+SILENT_SECONDS = 0.25
 #: One that has been of use is kept a little longer.
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 1.0
+#: And longer still where nobody is turned away, but has to wait.
+PATIENT_SECONDS = 10.0
 
 #: Given up at once; so that a flood costs one look at all of them for many that come.
 BATCH = 64
 
 #: How soon to look again after nobody could be given up.
-_LOOK_AGAIN_SECONDS = 0.1
+_LOOK_AGAIN_SECONDS = 0.02
 
 #: How often the log tells of it.
 _TELL_AGAIN_SECONDS = 60.0
@@ -116,14 +118,18 @@ class ClientConnections:
             else:
                 del self._by_key[key]
 
-    def make_room(self, now: float) -> int:
-        """Give up some connections that do nothing; tells how many."""
+    def make_room(self, now: float, idle_seconds: float = IDLE_SECONDS) -> int:
+        """Give up some connections that do nothing; tells how many.
+
+        :param idle_seconds: how long one that has been of use may do nothing.
+        """
         if now < self._look_again_at:
             return 0
         worst = max(self._by_key, key=self._by_key.__getitem__, default="")
-        found = self._idle(now, worst) if worst else []
+        found = self._idle(now, idle_seconds, worst) if worst else []
         if len(found) < BATCH:
-            found += [client for client in self._idle(now) if client not in found][: BATCH - len(found)]
+            more = [client for client in self._idle(now, idle_seconds) if client not in found]
+            found += more[: BATCH - len(found)]
         if not found:
             found = self._crawling(now)
         for client in found:
@@ -138,7 +144,7 @@ class ClientConnections:
         self._tell(now, len(found))
         return len(found)
 
-    def _idle(self, now: float, key: str | None = None) -> list[Client]:
+    def _idle(self, now: float, idle_seconds: float, key: str | None = None) -> list[Client]:
         found: list[Client] = []
         for client, its_key in self._open.items():
             if key is not None and its_key != key:
@@ -146,7 +152,7 @@ class ClientConnections:
             since = client.idle_since()
             if since is None or client in self._leaving:
                 continue
-            if now - since >= (IDLE_SECONDS if client.has_asked else SILENT_SECONDS):
+            if now - since >= (idle_seconds if client.has_asked else SILENT_SECONDS):
                 found.append(client)
                 if len(found) >= BATCH:
                     break

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import App, Limits, Record, Timeouts
-from scalingo_proxy.protocols.client_connections import ClientConnections
+from scalingo_proxy.protocols.client_connections import PATIENT_SECONDS, ClientConnections
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
 from scalingo_proxy.protocols.hangups import Hangups
@@ -141,7 +141,7 @@ class Environment:
         """Give up some of what is only kept in case it is needed again."""
         self.connections.close_some_idle(_GIVEN_UP_AT_ONCE)
         self.pipes.shed()
-        self.clients.make_room(self.seconds())
+        self.clients.make_room(self.seconds(), PATIENT_SECONDS)
 
     def _owed(self) -> int:
         """How many of the clients who are here may still need a connection to a backend."""

@@ -31,7 +31,7 @@ _LINGER_BYTES = 4 * 1024 * 1024
 
 #: When places are short, who has moved less than so many bytes a second, up
 #: or down, over so many seconds, makes room.
-_CRAWL_SECONDS = 10.0
+_CRAWL_SECONDS = 5.0
 _CRAWL_UP = 100.0
 _CRAWL_DOWN = 10_000.0
 

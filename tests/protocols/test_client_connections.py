@@ -59,8 +59,8 @@ class ClientConnectionsTests(SynchronousTestCase):
     def test_silent_ones_make_room(self) -> None:
         """Who has asked for nothing for a second goes; who has just come, or is served, does not."""
         limits = Limits(client_connections=4)
-        silent, fresh = self.add("10.0.0.1", 5.0), self.add("10.0.0.2", 9.5)
-        busy, of_use = self.add("10.0.0.3", None), self.add("10.0.0.4", 5.0, has_asked=True)
+        silent, fresh = self.add("10.0.0.1", 9.5), self.add("10.0.0.2", 9.9)
+        busy, of_use = self.add("10.0.0.3", None), self.add("10.0.0.4", 9.5, has_asked=True)
         self.assertEqual(self.clients.refusal("10.0.0.5", limits, 10.0), "")
         self.assertEqual(
             [each.is_given_up for each in (silent, fresh, busy, of_use)], [True, False, False, False]
@@ -76,8 +76,8 @@ class ClientConnectionsTests(SynchronousTestCase):
         self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.0), "total")
         self.clients.closed(silent)
         self.assertEqual(self.clients.count, 1)
-        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.5), "total")
-        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 11.5), "")
+        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.2), "total")
+        self.assertEqual(self.clients.refusal("10.0.0.3", limits, 10.5), "")
 
     def test_hoarder_first(self) -> None:
         """Of those that do nothing, the ones of whoever has most go first."""
@@ -102,7 +102,7 @@ class ClientConnectionsTests(SynchronousTestCase):
         client = self.add("10.0.0.1", 9.9)
         self.assertEqual(self.clients.make_room(10.0), 0)
         client.since = 0.0
-        self.assertEqual(self.clients.make_room(10.05), 0)
+        self.assertEqual(self.clients.make_room(10.01), 0)
         self.assertEqual(self.clients.make_room(10.2), 1)
 
 
@@ -175,11 +175,11 @@ class HTTP2HoardTests(HTTP2TestCase):
         world.run_until(lambda: stream.ended)
         app.backend.answer(never())
         busy.request()
-        world.advance(5.0)
+        world.advance(0.5)
         world.factory.env.clients.make_room(world.clock.seconds())
         world.settle()
         self.assertEqual([client.goaway for client in (silent, of_use, busy)], [0, None, None])
-        world.advance(6.0)
+        world.advance(1.0)
         world.factory.env.clients.make_room(world.clock.seconds())
         world.settle()
         self.assertEqual([client.goaway for client in (silent, of_use, busy)], [0, 0, None])
