@@ -26,7 +26,7 @@ from scalingo_proxy.model import App, AppState, ProbeResult, Route, TopologyChan
 from scalingo_proxy.routing.members import HealthState, Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 from scalingo_proxy.routing.pools import Pools
-from scalingo_proxy.services.paced_probes import PacedProbes
+from scalingo_proxy.services.paced_probes import Haste, PacedProbes
 
 __all__ = ["HealthChecksService"]
 
@@ -136,10 +136,12 @@ class HealthChecksService(Service):
             if check is not None:
                 self._cancel(check)
         elif member in self._checks:
-            # A verdict: what a probe finds that began before says nothing of it.
             check = self._checks[member]
-            self._cancel(check)
-            self._schedule(check)
+            if check.probing is None or member.health is not HealthState.UP:
+                # What a probe finds that began before a failure says nothing of what is now.  One
+                # that a request has overtaken may end in peace: a reset would only fill a log.
+                self._cancel(check)
+                self._schedule(check)
 
     def _add(self, pool: Pool, member: Member) -> None:
         check = self._checks[member] = _Check(pool, member)
@@ -238,8 +240,8 @@ class HealthChecksService(Service):
         check.due = inf
         pool, member = check.pool, check.member
         check.asked = _question(check)
-        is_urgent = member.health is not HealthState.UP
-        probing = self._probes.probe(member.backend, pool.app, pool.health, is_urgent=is_urgent)
+        haste = Haste.ROUTINE if member.health is HealthState.UP else Haste.URGENT
+        probing = self._probes.probe(member.backend, pool.app, pool.health, haste)
         check.probing = probing
         probing.addCallback(self._probed, check, due)
         probing.addErrback(self._failed, check)

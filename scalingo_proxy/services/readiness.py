@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import ScalingoProxyError
 from scalingo_proxy.model import App, Backend, Health, ProbeResult
-from scalingo_proxy.services.paced_probes import PacedProbes
+from scalingo_proxy.services.paced_probes import Haste, PacedProbes
 
 __all__ = ["READY_SECONDS", "BackendTrial", "BackendsNotReady", "when_ready"]
 
@@ -167,7 +167,7 @@ class _Trial:
         trials = self._trials
         self._next = None
         self._began = trials.reactor.seconds()
-        self._probing = trials.probes.probe(self._backend, trials.app, trials.health, is_urgent=True)
+        self._probing = trials.probes.probe(self._backend, trials.app, trials.health, Haste.AWAITED)
         self._probing.addCallbacks(self._tried, self._lost)
 
     def _tried(self, result: ProbeResult) -> None:

@@ -1,4 +1,4 @@
-"""Probes in turn: evenly, bounded, the urgent ones first, and nothing left over."""
+"""Probes in turn: evenly, bounded, by haste, and nothing left over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.interfaces import IProbe
 from scalingo_proxy.model import App, Backend, Health, ProbeResult
-from scalingo_proxy.services.paced_probes import PacedProbes
+from scalingo_proxy.services.paced_probes import Haste, PacedProbes
 from tests.services.fake_probes import FakeProbe
 
 APP = App("app")
@@ -29,9 +29,9 @@ class PacedProbesTests(SynchronousTestCase):
         self.paced = PacedProbes(self.fake, self.clock, per_second=100, at_once=10)
         self.results: list[ProbeResult] = []
 
-    def ask(self, number: int, is_urgent: bool = False) -> Deferred[ProbeResult]:
+    def ask(self, number: int, haste: Haste = Haste.ROUTINE) -> Deferred[ProbeResult]:
         """Want one backend probed."""
-        asking = self.paced.probe(Backend("10.0.0.1", number), APP, Health(), is_urgent=is_urgent)
+        asking = self.paced.probe(Backend("10.0.0.1", number), APP, Health(), haste)
         asking.addCallback(self.results.append)
         return asking  # type: ignore[return-value]
 
@@ -72,14 +72,31 @@ class PacedProbesTests(SynchronousTestCase):
         self.assertEqual((len(self.results), self.fake.most_under_way), (30, 10))
         self.assertEqual((self.clock.getDelayedCalls(), self.paced.under_way), ([], 0))
 
-    def test_urgent_first(self) -> None:
-        """What is urgent overtakes what is not, and nothing else."""
-        for number in range(1, 6):
+    def test_in_order_of_haste(self) -> None:
+        """What somebody waits for comes first, then what is urgent; but every fourth turn is the others'."""
+        for number in range(1, 7):
             self.ask(number)
-        self.ask(10, is_urgent=True)
-        self.ask(11, is_urgent=True)
+        for number in range(20, 24):
+            self.ask(number, Haste.URGENT)
+        for number in range(10, 13):
+            self.ask(number, Haste.AWAITED)
         advance(self.clock, 1)
-        self.assertEqual([int(address[9:]) for address in self.fake.addresses], [1, 10, 11, 2, 3, 4, 5])
+        self.assertEqual(
+            [int(address[9:]) for address in self.fake.addresses],
+            [1, 10, 11, 2, 12, 20, 21, 3, 22, 23, 4, 5, 6],
+        )
+
+    def test_all_given_up(self) -> None:
+        """When the last one that waits gives up, nothing is left to come."""
+        asking = [self.ask(number) for number in range(1, 6)]
+        self.assertEqual((self.paced.waiting, len(self.clock.getDelayedCalls())), (4, 1))
+        for one in asking[1:]:
+            one.cancel()
+            self.failureResultOf(one, CancelledError)
+        self.assertEqual((self.paced.waiting, self.clock.getDelayedCalls()), (0, []))
+        self.ask(9)
+        advance(self.clock, 0.1)
+        self.assertEqual(self.fake.addresses, ["10.0.0.1:1", "10.0.0.1:9"])
 
     def test_cancelled(self) -> None:
         """Waiting or under way, nothing is left of it, and the next ones have their turn."""
