@@ -20,6 +20,10 @@ from scalingo_proxy.routing.trail import Attempt, PassedOver, Waited, attempt_so
 
 __all__ = ["SearchNotes", "connect_failure"]
 
+#: Who is full is looked for among so many members at most, while others have
+#: room: in a large pool the look would cost more than the request.
+_MAX_LOOK = 64
+
 
 def connect_failure(error: BaseException | None) -> str:
     """Why no connection came about, in a sentence that has nothing of the peer in it."""
@@ -57,17 +61,18 @@ class SearchNotes:
         record.backend = member.backend.address
         record.attempts += 1
         record.lineup = pool.lineup
-        if pool.is_crowded or member.in_flight >= member.limit:
+        if (pool.is_crowded or member.in_flight >= member.limit) and len(record.lineup[0]) <= _MAX_LOOK:
             self._note_choice(pool, member)
 
     def _note_choice(self, pool: Pool, chosen: Member | None = None) -> None:
         """Who there was to choose from, when not everybody had room or nobody was found."""
         self.record.lineup = pool.lineup
-        full = [each for each in pool.full_members() if each is not chosen]
+        full = pool.full_members()
+        if chosen in full:
+            full = tuple(each for each in full if each is not chosen)
         if full:
-            addresses = tuple(each.backend.address for each in full)
             why = f"had as many requests as it may ({full[0].limit})"
-            self._note(PassedOver(self._env.seconds(), addresses, why))
+            self._note(PassedOver(self._env.seconds(), full, why))
 
     def _note_wait(self, pool: Pool, now: float) -> None:
         """It has to wait in the queue of *pool*."""

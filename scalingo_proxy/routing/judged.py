@@ -154,10 +154,15 @@ class JudgedMembers:
         return sum(member.tunnels for member in self._roster.everybody())
 
     def full_members(self) -> tuple[Member, ...]:
-        """The members that have as many requests as they may."""
-        full = tuple([member for member in self._roster.members if member.in_flight >= member.limit])
+        """The members that have as many requests as they may.
+
+        When that are all of them, it is :attr:`members` itself, so that nothing
+        is made for each of many who wait.
+        """
+        members = self._roster.members
+        full = [member for member in members if member.in_flight >= member.limit]
         self.is_crowded = bool(full)
-        return full
+        return members if len(full) == len(members) else tuple(full)
 
     def has_other(self, tried: Container[Member]) -> bool:
         """Whether somebody who is not among *tried* may be given requests."""

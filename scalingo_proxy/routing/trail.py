@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import attrs
 
 from scalingo_proxy.model import Record
+from scalingo_proxy.routing.members import Member
 
 __all__ = [
     "Attempt",
@@ -62,14 +63,16 @@ class Waited:
 
 @attrs.frozen
 class PassedOver:
-    """Backends that could have been chosen but for *why*.
-
-    :ivar backends: their addresses.
-    """
+    """Members that could have been chosen but for *why*."""
 
     at: float
-    backends: tuple[str, ...]
+    members: tuple[Member, ...]
     why: str
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Their addresses."""
+        return tuple(member.backend.address for member in self.members)
 
 
 @attrs.frozen

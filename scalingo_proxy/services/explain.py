@@ -66,7 +66,8 @@ class Explain:
         self._query = query
 
     def exchange_finished(self, record: Record) -> None:
-        if len(record.path) + len(record.host) + len(record.method) > _MAX_TEXT:
+        texts = len(record.path) + len(record.host) + len(record.method)
+        if texts + len(record.user_agent) + len(record.referer) > _MAX_TEXT:
             record = _shortened(record)
         self._ring.append(record)
 

@@ -182,3 +182,24 @@ class PassthroughTests(PassthroughTestCase):
 
 def _passthrough_app(*servers: RawServer) -> App:
     return App("sealed", ("hello.test",), [each.address for each in servers], tls="passthrough")
+
+
+class LargePoolTests(WorldTestCase):
+    """What is noted stays small where an app has many backends."""
+
+    def test_all_full(self) -> None:
+        """Those who wait share one value."""
+        world = self.world(limits=Limits(in_flight_per_backend=1))
+        hello(world, replies.delayed(9.0, replies.fixed(b"done")), backends=70)
+        clients = [world.client().send(get()) for _ in range(72)]
+        world.settle()
+        waiting = [each.record for each in world.factory.env.under_way() if each.phase.value == "queued"]
+        first, second = ((record.trail or [])[0] for record in waiting)
+        assert isinstance(first, PassedOver) and isinstance(second, PassedOver)
+        self.assertIs(first.members, second.members)
+        self.assertEqual(len(first.backends), 70)
+        served = [each.record.trail for each in world.factory.env.under_way() if each.phase.value != "queued"]
+        self.assertEqual(served, [None] * 70)
+        for client in clients:
+            client.abort()
+        world.settle()

@@ -77,6 +77,8 @@ class RingTests(SynchronousTestCase):
     def test_long_texts(self) -> None:
         """What a client chose fills no memory, and the record of others is not touched."""
         explain = self.explain()
+        explain.exchange_finished(a_record(path="/short", user_agent="y" * 8000))
+        self.assertEqual((explain._ring[0].user_agent, explain._ring[0].path), ("", "/short"))
         record = a_record(path="/" + "x" * 8000, user_agent="y" * 8000)
         explain.exchange_finished(record)
         self.assertEqual(len(explain.explain(ID)[0]["path"]), 257)
