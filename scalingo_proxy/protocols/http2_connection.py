@@ -97,6 +97,9 @@ class _EdgeStream(H2Stream):
     def _track_content_length(self, length: int, end_stream: bool) -> None:
         pass
 
+#: The largest number that a stream can have.
+_LAST_STREAM_ID = 2**31 - 1
+
 
 class EdgeConnection(H2Connection):
     """The server's side of one HTTP/2 connection.
@@ -154,6 +157,10 @@ class EdgeConnection(H2Connection):
         sent one.
         """
         self._prepare_for_sending([GoAwayFrame(0, last_stream_id=self.highest_inbound_stream_id)])
+
+    def announce_goodbye(self) -> None:
+        """Prepare a GOAWAY that refuses nothing yet: the client is to begin no further streams."""
+        self._prepare_for_sending([GoAwayFrame(0, last_stream_id=_LAST_STREAM_ID)])
 
     def send_payload(self, stream_id: int, payload: bytes, end_stream: bool) -> None:
         """Prepare one DATA frame, which the windows and the size of frames must admit.

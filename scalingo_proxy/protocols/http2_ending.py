@@ -20,6 +20,7 @@ from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http2_limits import Kind
 from scalingo_proxy.protocols.http2_sender import HTTP2Sender
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
+from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
 from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 
@@ -48,6 +49,8 @@ class HTTP2Ending(HTTP2Sender):
         self.env = factory.env
         self._factory = factory
         self._leaving = False
+        #: When no further streams will be taken, once that is decided; 0 before.
+        self._leaves_at = 0.0
         self._lost = False
         self._lingered = 0
         self._idle_until = 0.0
@@ -113,7 +116,7 @@ class HTTP2Ending(HTTP2Sender):
             return
         elif self._leaving:
             self._close()
-        else:
+        elif not self._leaves_at:
             env = self.env
             self._idle_until = env.seconds() + env.timeouts.keep_alive
             env.deadlines.set(self, self._idle_until)
@@ -137,6 +140,9 @@ class HTTP2Ending(HTTP2Sender):
             else:
                 self.transport.abortConnection()
             return
+        if self._leaves_at:
+            self._leave()
+            return
         if self._waits_for_rest:
             self._tell(RequestTimeout("the request head did not arrive in time"))
         self.connection.say_goodbye()
@@ -144,6 +150,8 @@ class HTTP2Ending(HTTP2Sender):
 
     def _watch_the_rest(self) -> None:
         """Half a frame or half a header block must not wait for as long as none."""
+        if self._leaves_at:
+            return
         env = self.env
         waits = not self.connection.frames.is_between_frames
         if waits is not self._waits_for_rest:
@@ -164,13 +172,31 @@ class HTTP2Ending(HTTP2Sender):
 
     def give_up(self) -> None:
         """Close, to make room for others."""
-        self.drain()
+        if not (self._closed or self._leaving):
+            self._leave()
 
     def drain(self) -> None:
-        """The proxy stops: take no new streams, and close when those under way are over."""
-        if self._closed or self._leaving:
+        """The proxy stops: say so, take new streams for a moment, and close when all are over.
+
+        A client that was just active may have requests on their way, which
+        would be refused (RFC 9113 §6.8 describes the two steps).
+        """
+        if self._closed or self._leaving or self._leaves_at:
             return
+        env = self.env
+        since, now = self.idle_since(), env.seconds()
+        if since is not None and now - since >= QUIET_SECONDS:
+            self._leave()
+            return
+        self._leaves_at = now + QUIET_SECONDS
+        env.deadlines.set(self, self._leaves_at)
+        self.connection.announce_goodbye()
+        self._work()
+
+    def _leave(self) -> None:
+        """Take no new streams, and close when those under way are over."""
         self._leaving = True
+        self._leaves_at = 0.0
         self.connection.say_goodbye()
         if self._streams:
             self._work()

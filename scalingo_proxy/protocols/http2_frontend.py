@@ -86,6 +86,8 @@ class HTTP2Frontend(HTTP2Ending):
         env.deadlines.set(self, self._idle_until)
         self.connection.begin()
         self._work()
+        if self._factory.is_draining:
+            self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
@@ -165,7 +167,7 @@ class HTTP2Frontend(HTTP2Ending):
         if self._leaving or len(self._streams) >= MAX_STREAMS:
             self.connection.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
-        if not self._streams:
+        if not self._streams and not self._leaves_at:
             self.env.deadlines.clear(self)
             self._waits_for_rest = False
         self.has_asked = True

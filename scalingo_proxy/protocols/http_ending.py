@@ -15,18 +15,25 @@ from twisted.internet.interfaces import ISSLTransport
 
 from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
-from scalingo_proxy.protocols.progress import SendProgress
+from scalingo_proxy.protocols.progress import SendProgress, has_unread
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
 
-__all__ = ["Doing", "HTTPEnding"]
+__all__ = ["QUIET_SECONDS", "Doing", "HTTPEnding"]
 
 #: After a last answer the client may still be sending; its bytes are thrown
 #: away for so long and so many, because closing at once would reset the
 #: connection and could take the answer with it (RFC 9112 §9.6).
 LINGER_SECONDS = 2.0
 _LINGER_BYTES = 4 * 1024 * 1024
+
+#: When the proxy stops, a connection that was used less than this ago is kept
+#: so long: its client may be sending a request, which a close would reset.
+QUIET_SECONDS = 1.0
+
+#: What lies in the system's buffer is read within this.
+UNREAD_SECONDS = 0.2
 
 
 #: When places are short, who has moved less than so many bytes a second, up
@@ -64,6 +71,7 @@ class HTTPEnding(HTTPResponder):
         self._lingered = 0
         self.has_asked = False
         self._is_cut = False
+        self._leaves_when_quiet = False
         self._lost = False
 
     def _is_last(self) -> bool:
@@ -162,9 +170,20 @@ class HTTPEnding(HTTPResponder):
     # -- the proxy stops -----------------------------------------------------
 
     def drain(self) -> None:
-        """The proxy stops: close now if nothing is under way, else after the answer."""
-        if self._doing is Doing.WAITING:
-            self._close()
+        """The proxy stops: close if nothing is under way or just about to be, else after the answer."""
+        if self._doing is Doing.WAITING and not self._leaves_when_quiet:
+            since = self.idle_since()
+            now = self._env.seconds()
+            quiet = now - since if since is not None else 0.0
+            if quiet < QUIET_SECONDS or has_unread(self.transport):
+                self._leave_when_quiet(max(QUIET_SECONDS - quiet, UNREAD_SECONDS))
+            else:
+                self._close()
+
+    def _leave_when_quiet(self, seconds: float = QUIET_SECONDS) -> None:
+        """Close in a moment, for a request may be on its way; its answer will be the last."""
+        self._leaves_when_quiet = True
+        self._wait(seconds)
 
     def cut(self) -> None:
         """The proxy stops and waits no longer: an answer that has not begun is a 503, all else a reset."""

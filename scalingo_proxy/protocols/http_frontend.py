@@ -77,6 +77,8 @@ class HTTPFrontend(HTTPUploads):
         self.transport.registerProducer(self, True)
         self._factory.frontend_opened(self, self._kind)
         self._wait(self._env.timeouts.request_head)
+        if self._factory.is_draining:
+            self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
         if self._relay_end is not None:
@@ -361,10 +363,10 @@ class HTTPFrontend(HTTPUploads):
 
     def _wait_for_request(self) -> None:
         self._doing = Doing.WAITING
-        if self._factory.is_draining and not self._ahead:
-            self._close()
-            return
-        self._wait(self._env.timeouts.keep_alive)
+        if self._factory.is_draining:
+            self._leave_when_quiet()  # the client was not told that this answer is the last
+        else:
+            self._wait(self._env.timeouts.keep_alive)
         self._resume_reading()
         if self._ahead:
             self._advance()

@@ -17,7 +17,7 @@ try:
 except ImportError:  # pragma: no cover - not on this platform
     ioctl = None  # type: ignore[assignment]
 
-__all__ = ["SendProgress", "is_alive"]
+__all__ = ["SendProgress", "has_unread", "is_alive"]
 
 
 class SendProgress:
@@ -61,6 +61,18 @@ def is_alive(transport: Any) -> bool:
     except OSError:
         return False
     return False
+
+
+def has_unread(transport: Any) -> bool:
+    """Whether bytes of the peer lie in the system's buffer; costs one system call.
+
+    False where there is no socket to ask.
+    """
+    handle = _socket_of(transport) or _socket_of(getattr(transport, "transport", None))
+    try:
+        return handle is not None and bool(handle.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def _socket_of(transport: Any) -> socket.socket | None:

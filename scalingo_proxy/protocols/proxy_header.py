@@ -124,6 +124,11 @@ class ProxyHeaderFactory(Factory):
 
     # -- stopping ------------------------------------------------------------
 
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected through this door."""
+        return len(self._waiting) + getattr(self.wrapped, "open_connections", 0)
+
     def drain(self, seconds: float) -> Deferred[Any]:
         """Close what is still without a header, and drain the factory behind."""
         for protocol in list(self._waiting):

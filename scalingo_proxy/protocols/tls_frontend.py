@@ -32,6 +32,7 @@ from scalingo_proxy.errors import (
 from scalingo_proxy.model import Record, Route, RouteQuery
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import UnderWay
+from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
 from scalingo_proxy.protocols.tls_contexts import certificate_of
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
 from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
@@ -100,6 +101,8 @@ class TLSFrontend(Protocol, Timed):
             self.transport.setTcpNoDelay(True)
         self._factory.frontend_opened(self, "tls")
         env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+        if self._factory.is_draining:
+            self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
         if self._owner is not None:
@@ -366,10 +369,15 @@ class TLSFrontend(Protocol, Timed):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """The proxy stops: whoever has said nothing is not waited for."""
+        """The proxy stops: who is silent is waited for no longer than who has just come in needs."""
         if self._doing is _Doing.HELLO:
-            self._doing = _Doing.CLOSED
-            self.transport.loseConnection()
+            env = self._env
+            until = self.record.started_at + QUIET_SECONDS
+            if until > env.seconds():
+                env.deadlines.set(self, until)
+            else:
+                self._doing = _Doing.CLOSED
+                self.transport.loseConnection()
 
     def under_way(self) -> tuple[UnderWay, ...]:
         """The tunnel that this became, if it has."""

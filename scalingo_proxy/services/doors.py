@@ -6,10 +6,9 @@ Opening and choosing doors is :mod:`scalingo_proxy.services.listeners`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, ILoggingContext, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,6 +17,7 @@ from zope.interface import implementer
 from scalingo_proxy.model import join_host_port
 from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
+from scalingo_proxy.services.last_accepts import close_port
 
 __all__ = ["Door", "Listener", "OpenPort"]
 
@@ -99,13 +99,16 @@ class Door:
             listener.factory.doStart()
             old.factory.doStop()
 
-    def close(self) -> Deferred[None]:
-        """Stop accepting at once; fires when the port is closed."""
+    def close(self, for_good: bool = False) -> Deferred[None]:
+        """Stop accepting, but for those who are connected already; fires when the port is closed.
+
+        :param for_good: nobody will listen there again soon.
+        """
         assert self.port is not None
         leave, self._leave_gate = self._leave_gate, None
         if leave is not None:
             leave()
-        closing: Deferred[Any] = maybeDeferred(self.port.stopListening)
+        closing = close_port(self.port, lambda: self._accepted, for_good)
 
         def closed(result: Failure | None) -> None:
             self.listener.factory.doStop()

@@ -129,7 +129,8 @@ class ListenersService(Service):
             opening.cancel()
         doors, self._doors = self._doors, []
         factories = dict.fromkeys([*(door.listener.factory for door in doors), *self._retired])
-        waits = [door.close() for door in doors]
+        closing: Deferred[Any] = DeferredList([door.close(for_good=True) for door in doors])
+        waits = [closing.addCallback(lambda _: self._drain_late(factories))]
         waits += [_drain(factory, self.drain_seconds) for factory in factories]
         return self._all_or_deadline(waits)
 
@@ -239,6 +240,11 @@ class ListenersService(Service):
         for listener in listeners:
             self._retired.discard(listener.factory)
         self._wanted = listeners
+
+    def _drain_late(self, factories: Iterable[IProtocolFactory]) -> Deferred[Any]:
+        """Drain those to whom somebody came at the last moment, when they had drained already."""
+        late = [factory for factory in factories if getattr(factory, "open_connections", 0)]
+        return DeferredList([_drain(factory, self.drain_seconds) for factory in late], consumeErrors=True)
 
     def _all_or_deadline(self, waits: Sequence[Deferred[Any]]) -> Deferred[None]:
         if not waits:

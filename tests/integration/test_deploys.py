@@ -280,6 +280,42 @@ class DrainTests(DeployTestCase):
 class StopTests(DeployTestCase):
     """SIGTERM with everything under way."""
 
+    def test_under_load(self) -> None:
+        """Clients that never pause, over new connections and kept ones, see no request broken."""
+        port = free_port()
+        self.start_backend(port, os.path.join(self.directory(), "executed"))
+        proxy = self.start_proxy('[log]\nrequests = "off"\n' + self.app("hello", [f"127.0.0.1:{port}"]))
+        ends: Counter[str] = Counter()
+
+        async def ask(requests: int) -> None:
+            """So many requests over one connection, again and again, until nobody listens."""
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+                except OSError as refused:
+                    ends[type(refused).__name__] += 1
+                    return
+                try:
+                    for _ in range(requests):
+                        writer.write(b"GET / HTTP/1.1\r\nHost: hello.test\r\n\r\n")
+                        head = await reader.readuntil(b"\r\n\r\n")
+                        ends[head.split(b" ")[1].decode()] += 1
+                        await reader.readexactly(2)
+                        if b"Connection: close" in head:
+                            break
+                except (OSError, asyncio.IncompleteReadError) as error:
+                    ends[f"broken: {type(error).__name__}"] += 1
+                writer.close()
+
+        asking = [self.loop.begin(ask(requests)) for requests in [1] * 20 + [1_000_000] * 20]
+        wait_for(lambda: ends["200"] > 500, "traffic")
+        proxy.signal(signal.SIGTERM)
+        self.assertIn(proxy.wait(), (0, -signal.SIGTERM))
+        for each in asking:
+            each.result(10)
+        self.assertEqual(ends, {"200": ends["200"], "ConnectionRefusedError": 40})
+        tell(f"{ends['200']} requests, none broken by the stop")
+
     def test_sigterm(self) -> None:
         """Slow requests are answered, WebSockets get 1012, tunnels end, and the process within the limit."""
         drain = 6.0

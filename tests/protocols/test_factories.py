@@ -46,13 +46,48 @@ class DrainTests(WorldTestCase):
         """Clients that wait between requests, or said nothing yet, are closed at once."""
         hello(world)
         served, silent = world.client().send(get()), world.client()
-        world.settle()
+        world.advance(1.1)
         done = stop(world, 30)
         world.settle()
         self.assertEqual(len(done), 1)
         self.assertTrue(served.is_over)
         self.assertTrue(silent.is_over)
         self.assertEqual(world.factory.env.connections.open_count, 0)
+
+    @each_world()
+    def test_busy_clients(self, world: World) -> None:
+        """Who was active a moment ago may send one more request, whose answer says that it is the last."""
+        hello(world)
+        served, silent, new = world.client().send(get()), world.client(), world.client()
+        world.settle()
+        done = stop(world, 30)
+        world.advance(0.5)
+        self.assertFalse(served.is_over or silent.is_over)
+        served.send(get())
+        new.send(get())
+        world.settle()
+        self.assertEqual([client.statuses for client in (served, new)], [[200, 200], [200]])
+        self.assertEqual(served.responses[1].get(b"Connection"), b"close")
+        self.assertTrue(served.is_over and new.is_over)
+        self.assertEqual(done, [])
+        world.advance(0.7)
+        self.assertTrue(silent.is_over)
+        self.assertEqual(len(done), 1)
+
+    @each_world()
+    def test_answer_that_did_not_say_so(self, world: World) -> None:
+        """After an answer that began before the stop, the connection is kept for a moment, too."""
+        hello(world, replies.drip([b"data\n\n"] * 4, 1.0))
+        client = world.client().send(get())
+        world.advance(0.5)
+        stop(world, 30)
+        world.advance(3)
+        self.assertEqual(client.statuses, [200])
+        self.assertFalse(client.is_over)
+        client.send(get())
+        world.advance(5)
+        self.assertEqual(client.responses[1].get(b"Connection"), b"close")
+        self.assertTrue(client.is_over)
 
     @each_world()
     def test_requests_under_way(self, world: World) -> None:

@@ -398,22 +398,27 @@ class LeavingTests(HTTP2TestCase):
         self.assertEqual(app.backend.open_connections, [])
 
     def test_drain(self) -> None:
-        """Streams under way finish; new ones are refused and may go elsewhere."""
+        """Streams under way finish; new ones are served for a moment, then refused and may go elsewhere."""
         world = self.world()
         hello(world, replies.delayed(2, replies.fixed(b"late")))
         busy, idle = self.client(world), self.client(world)
+        world.advance(1.1)
         stream = busy.request()
         world.settle()
         drained = world.factory.drain(10)
         world.settle()
         self.assertEqual((idle.goaway, idle.is_over), (0, True))
         self.assertEqual((busy.goaway, busy.is_over), (0, False))
+        world.advance(0.5)
+        last = busy.request()
+        world.advance(1)
         refused = busy.request()
         world.settle()
         self.assertEqual(refused.reset, 7)
         world.run_until(drained)
         world.settle()
         self.assertEqual((stream.ended, bytes(stream.body), busy.is_over), (True, b"late", True))
+        self.assertEqual((last.ended, bytes(last.body)), (True, b"late"))
 
     def test_cut(self) -> None:
         """What is not over by the end of the drain is told so."""
