@@ -34,7 +34,7 @@ def _story(told: dict[str, Any]) -> Iterator[str]:
     yield from _listed("backends", map(_backend, told["backends"]))
     yield from _listed("waits", map(_wait, told["waits"]))
     yield from _listed("attempts", [_attempt(*each) for each in enumerate(told["attempts"], 1)])
-    yield from _listed("denied", told["denied"])
+    yield from _listed("no retry", told["denied"])
     yield f"end       {_end(told)}"
     yield f"          {_figures(told)}"
 

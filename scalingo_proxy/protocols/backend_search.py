@@ -221,6 +221,8 @@ class BackendSearch(SearchNotes):
                 return
         except ProxyError as error:
             self._note_choice(pool)
+            if self._last_error is not None:
+                self._note_denied(f"there was no other backend: {error.detail}")
             # "No other backend" says less than what the last one did.
             self.fail(self._last_error or error)
         else:
@@ -377,7 +379,11 @@ class BackendSearch(SearchNotes):
         self._tried += (lease.member,)
         self._note_attempt(why or error.detail)
         self._release(outcome, reason)
-        if len(self._tried) >= MAX_BACKENDS or self._seconds_left() <= 0:
+        if len(self._tried) >= MAX_BACKENDS:
+            self._note_denied(f"a request is given to {MAX_BACKENDS} backends at most")
+            self.fail(error)
+        elif self._seconds_left() <= 0:
+            self._note_denied("the time for finding a backend was over")
             self.fail(error)
         else:
             if outcome is Outcome.CONNECT_FAILED:

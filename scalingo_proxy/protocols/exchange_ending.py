@@ -95,6 +95,8 @@ class ExchangeEnding(BackendSearch):
             self._kept is not None and self._kept.is_lost,
             response_begun,
         ):
+            if not self.response_begun:
+                self._note_denied("the backend may have executed it, so it is not sent again")
             self._end(error, outcome)
             return
         member = lease.member
@@ -111,6 +113,7 @@ class ExchangeEnding(BackendSearch):
             self._try_another(outcome)
         else:
             env.retries_refused += 1
+            self._note_denied("the app's budget for sending requests again was spent")
             self._end(error, outcome)
 
     def _had_closed_before(self) -> bool:

@@ -16,7 +16,7 @@ from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
-from scalingo_proxy.routing.trail import Attempt, PassedOver, Waited, attempt_so_far
+from scalingo_proxy.routing.trail import Attempt, Denied, PassedOver, Waited, attempt_so_far
 
 __all__ = ["SearchNotes", "connect_failure"]
 
@@ -92,7 +92,11 @@ class SearchNotes:
         record.sent_bytes = 0
         record.reused = False
 
-    def _note(self, step: Attempt | PassedOver | Waited) -> None:
+    def _note_denied(self, why: str) -> None:
+        """No further backend is asked, although this one did not do."""
+        self._note(Denied(self._env.seconds(), why))
+
+    def _note(self, step: Attempt | Denied | PassedOver | Waited) -> None:
         record = self.record
         if record.trail is None:
             record.trail = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scalingo_proxy.model import App, Limits
-from scalingo_proxy.routing.trail import Attempt, PassedOver, Waited, has_further_attempt
+from scalingo_proxy.routing.trail import Attempt, Denied, PassedOver, Waited, has_further_attempt
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World
 from tests.protocols.passthrough_worlds import PassthroughTestCase, RawServer
@@ -88,8 +88,38 @@ class BesideTests(WorldTestCase):
             backend.stop_listening()
         world.request(get())
         record = world.observer.record
-        self.assertEqual([type(step) for step in record.trail or ()], [Attempt, Attempt])
+        *attempts, denied = record.trail or ()
+        self.assertEqual([type(step) for step in attempts], [Attempt, Attempt])
+        assert isinstance(denied, Denied)
+        self.assertIn("no other backend", denied.why)
         self.assertFalse(has_further_attempt(record))
+
+    def test_denied(self) -> None:
+        """Why a further backend was not asked: it may have been executed, or too many were asked already."""
+        world = self.world()
+        hello(world, replies.close_silently(), backends=4)
+        world.request(post(b"once"))
+        (denied,) = world.observer.record.trail or ()
+        assert isinstance(denied, Denied)
+        self.assertIn("may have executed it", denied.why)
+        world = self.world(seed=1)
+        for backend in hello(world, backends=4).backends:
+            backend.stop_listening()
+        world.request(get())
+        *attempts, denied = world.observer.record.trail or ()
+        assert isinstance(denied, Denied)
+        self.assertEqual((len(attempts), denied.why), (3, "a request is given to 3 backends at most"))
+
+    def test_budget(self) -> None:
+        """And that the app's budget for repetitions was spent."""
+        world = self.world()
+        hello(world, replies.close_silently(), backends=20)
+        for _ in range(6):
+            world.request(get())
+        told = [
+            step.why for record in world.records for step in record.trail or () if isinstance(step, Denied)
+        ]
+        self.assertIn("the app's budget for sending requests again was spent", told)
 
     def test_repeated(self) -> None:
         """A connection that was closed while idle is an attempt of its own."""
