@@ -37,7 +37,7 @@ _JITTER = 0.1
 #: Seconds until a probe that could not be made is tried again.
 _AGAIN_SECONDS = 1.0
 #: Pools made in one turn of the reactor, for apps that ask to be probed.
-_POOLS_PER_TURN = 200
+_POOLS_PER_TURN = 50
 #: Entries of the heap that may be out of date before it is made anew.
 _STALE_ENTRIES = 1000
 
@@ -163,20 +163,20 @@ class HealthChecksService(Service):
 
     def _look_for_wishes(self, apps: Any) -> None:
         """Find the apps that ask to be probed and are not in use."""
-        get = self._pools.get
-        self._wanted.extend(app.name for app in apps if self._wishes(app) and get(app.name) is None)
+        get, default = self._pools.get, self._default_interval()
+        self._wanted.extend(app.name for app in apps if _wishes(app, default) and get(app.name) is None)
         if self._wanted and self._making is None:
             self._making = self._reactor.callLater(0, self._make_pools)
 
-    def _wishes(self, app: App) -> bool:
-        return bool(app.backends) and self._pools.health_of(app).interval > 0
+    def _default_interval(self) -> float:
+        return self._pools.health_of(App("")).interval
 
     def _make_pools(self) -> None:
         self._making = None
-        apps = self._apps.apps()
+        apps, default = self._apps.apps(), self._default_interval()
         for _ in range(min(_POOLS_PER_TURN, len(self._wanted))):
             app = apps.get(self._wanted.popleft())
-            if app is not None and self._wishes(app) and self._pools.get(app.name) is None:
+            if app is not None and _wishes(app, default) and self._pools.get(app.name) is None:
                 self._pools.for_route(Route(app, ""))
         if self._wanted:
             self._making = self._reactor.callLater(0, self._make_pools)
@@ -273,6 +273,11 @@ class HealthChecksService(Service):
         probing, check.probing = check.probing, None
         if probing is not None:
             probing.cancel()
+
+
+def _wishes(app: App, default_interval: float) -> bool:
+    """Whether *app* asks to be probed although nobody uses it."""
+    return bool(app.backends) and app.health.get("interval", default_interval) > 0
 
 
 def _question(check: _Check) -> object:
