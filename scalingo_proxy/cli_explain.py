@@ -59,7 +59,7 @@ def _tls(told: dict[str, Any]) -> str:
 def _route(told: dict[str, Any]) -> str:
     route = told["route"]
     if route is None:
-        return "none was found" if told["code"] != "-" else "none yet"
+        return "none" if told["code"] != "-" else "none yet"
     return f"app {route['app']}, by its domain {route['domain']}, said resolver {route['resolver']!r}"
 
 

@@ -67,6 +67,10 @@ class UnderWay(Protocol):
     phase: Phase
 
     @property
+    def carried(self) -> tuple[int, int]:
+        """What its tunnel, if it is one, has carried so far in either direction, from the client first."""
+
+    @property
     def member(self) -> Member | None:
         """Whom it has a place at now."""
 

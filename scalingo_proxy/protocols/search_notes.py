@@ -14,6 +14,7 @@ from twisted.internet import error as twisted_errors
 from scalingo_proxy.errors import ConnectFailed
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.relay import Relay
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.trail import Attempt, Denied, PassedOver, Waited, attempt_so_far
@@ -52,7 +53,14 @@ class SearchNotes:
 
     _env: Environment
     _lease: Lease | None
+    _relay: Relay | None
     record: Record
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """What a tunnel has carried that its record does not tell yet: from the client, from the backend."""
+        relay = self._relay
+        return (0, 0) if relay is None else (relay.client.received, relay.backend.received)
 
     def _note_lease(self, lease: Lease) -> None:
         """Ask this member next; all that is noted on the ordinary way."""

@@ -190,6 +190,7 @@ class TLSFrontend(Protocol, Timed):
         record = self._record
         assert record is not None
         record.app = route.app.name
+        record.route = route
         try:
             if route.app.tls == "passthrough":
                 self._pass_through(route)

@@ -42,6 +42,9 @@ class _UnderWay(Protocol):
     record: Record
     phase: Any
 
+    @property
+    def carried(self) -> tuple[int, int]: ...
+
 
 @implementer(IObserver)
 class Explain:
@@ -92,7 +95,7 @@ class Explain:
         """
         now, query = self._clock(), self._query
         found = [
-            explained(each.record, each.phase.value, now, query)
+            explained(_with_tunnel(each), each.phase.value, now, query)
             for each in self._under_way()
             if each.record.request_id == request_id
         ]
@@ -104,6 +107,18 @@ class Explain:
         if not found:
             raise UnknownRequest(request_id, self._ring.maxlen or 0)
         return found
+
+
+def _with_tunnel(under_way: _UnderWay) -> Record:
+    """The record, with what a tunnel has carried so far."""
+    from_client, from_backend = under_way.carried
+    if not (from_client or from_backend):
+        return under_way.record
+    record = copy.copy(under_way.record)
+    record.bytes_in += from_client
+    record.sent_bytes += from_client
+    record.bytes_out += from_backend
+    return record
 
 
 def _shortened(record: Record) -> Record:
