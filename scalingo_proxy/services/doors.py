@@ -105,10 +105,9 @@ class Door:
         :param for_good: nobody will listen there again soon.
         """
         assert self.port is not None
-        leave, self._leave_gate = self._leave_gate, None
-        if leave is not None:
-            leave()
-        closing = close_port(self.port, lambda: self._accepted, for_good)
+        # The gate stays to the last: nobody comes in for whom there are no descriptors.
+        closing = close_port(self.port, lambda: self._accepted, for_good, self._leave_gate)
+        self._leave_gate = None
 
         def closed(result: Failure | None) -> None:
             self.listener.factory.doStop()

@@ -44,26 +44,33 @@ _DROP_NEWCOMERS = b"".join(
 )
 
 
-def close_port(port: Any, accepted: Callable[[], int], for_good: bool) -> Deferred[Any]:
+def close_port(
+    port: Any, accepted: Callable[[], int], for_good: bool, leave: Callable[[], None] | None = None
+) -> Deferred[Any]:
     """Stop listening; fires when the port is closed.
 
     :param accepted: tells how many it has accepted.
     :param for_good: nobody will listen there again soon, so it may take a moment.
         A client that comes in that moment is refused when it tries again.
+    :param leave: called when nobody else will be accepted.
     """
     if isinstance(port, Port) and for_good and _drops_newcomers(port.socket):
         reactor: Any = port.reactor
-        return deferLater(reactor, HANDSHAKE_SECONDS, _accept_and_close, port, accepted)
-    return _accept_and_close(port, accepted)
+        return deferLater(reactor, HANDSHAKE_SECONDS, _accept_and_close, port, accepted, leave)
+    return _accept_and_close(port, accepted, leave)
 
 
-def _accept_and_close(port: Any, accepted: Callable[[], int]) -> Deferred[Any]:
+def _accept_and_close(
+    port: Any, accepted: Callable[[], int], leave: Callable[[], None] | None
+) -> Deferred[Any]:
     if isinstance(port, Port) and port.connected:
         for _ in range(_MOST_READS):
             before = accepted()
             port.doRead()  # type: ignore[no-untyped-call]
             if accepted() == before:
                 break
+    if leave is not None:
+        leave()
     return maybeDeferred(port.stopListening)
 
 

@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from scalingo_proxy.services import last_accepts
+from scalingo_proxy.services.accept_gate import AcceptGate
 from scalingo_proxy.services.last_accepts import close_port
 
 
@@ -71,3 +72,16 @@ class LastAcceptsTests(TestCase):
         closing = close_port(port, lambda: 0, for_good=True)
         self.assertTrue(port.disconnecting)
         return closing
+
+    @inlineCallbacks
+    def test_gate_to_the_last(self):  # type: ignore[no-untyped-def]
+        """No more are accepted than there are descriptors for, and the gate is left behind in order."""
+        port = self.listen("127.0.0.1")
+        gate = AcceptGate(reactor, lambda: max(0, 3 - port.factory.accepted), lambda: None)
+        leave = gate.guard(port)
+        address = ("127.0.0.1", port.getHost().port)
+        clients = [socket.create_connection(address, timeout=5) for _ in range(10)]
+        yield close_port(port, lambda: port.factory.accepted, True, leave)
+        self.assertEqual((port.factory.accepted, gate.is_paused), (3, False))
+        for client in clients:
+            client.close()
