@@ -33,6 +33,7 @@ from scalingo_proxy.services.control_results import (
     UnknownApp,
 )
 from scalingo_proxy.services.deploys import Deploys
+from scalingo_proxy.services.pool_counts import count_pools
 from scalingo_proxy.services.readiness import BackendTrial
 from scalingo_proxy.services.ready_changes import ReadyChanges
 from scalingo_proxy.services.reserved_settings import reserved_settings
@@ -158,18 +159,12 @@ class Control:
 
     def status(self) -> dict[str, Any]:
         """Counts over everything, and each layer with what it describes."""
-        pools = list(self._pools)
         table = self._resolver.table
         return {
             "apps": len(table.apps),
             "domains": table.domain_count,
             "layers": [{"name": layer.name, "apps": len(layer.apps())} for layer in self._resolver.layers],
-            "pools": len(pools),
-            "backends": sum(len(pool.members) for pool in pools),
-            "draining": sum(len(pool.draining) for pool in pools),
-            "in_flight": sum(pool.in_flight for pool in pools),
-            "tunnels": sum(pool.tunnels for pool in pools),
-            "queued": sum(pool.queued for pool in pools),
+            **attrs.asdict(count_pools(self._pools)),
         }
 
     # -- changing --------------------------------------------------------------
@@ -229,12 +224,15 @@ class Control:
     def set_backends(self, name: str, backends: Any, *, ready: bool = False) -> Deferred[BackendsChange]:
         """Replace the app's backends as one change.
 
-        :param backends: the list as an app record has it.
+        :param backends: the list as an app record has it, or a function that
+            makes it of the list before.
         :param ready: as for :meth:`put_app`.
         """
 
         def plan() -> App:
-            return _parsed({**record_from_app(self.app(name)), "backends": backends}, name)
+            record = record_from_app(self.app(name))
+            wanted = backends(record["backends"]) if callable(backends) else backends
+            return _parsed({**record, "backends": wanted}, name)
 
         def done(written: tuple[App, tuple[BackendTrial, ...]]) -> BackendsChange:
             app, trials = written

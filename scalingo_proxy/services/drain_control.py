@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 
 from scalingo_proxy.errors import ScalingoProxyError
-from scalingo_proxy.resolvers.app_record import record_from_app
 from scalingo_proxy.services.control import BackendsChange, Control
 
 __all__ = ["UnknownBackend", "drain_backend"]
@@ -24,18 +25,21 @@ def drain_backend(control: Control, name: str, address: str) -> Deferred[Backend
     """Take the backend at *address* out of the app, as one change; it finishes what it has.
 
     Where it is drained already, that drain is what the result is about, so
-    that asking again after a lost answer waits for the same backend.
-
-    :raises UnknownApp: there is no such app.
-    :raises UnknownBackend: neither does it serve nor drain.
+    that asking again after a lost answer waits for the same backend.  Fails
+    with UnknownApp, or with UnknownBackend when it neither serves nor drains.
     """
-    app = control.app(name)
-    records = record_from_app(app)["backends"]
-    left = [
-        record for backend, record in zip(app.backends, records, strict=True) if backend.address != address
-    ]
-    if len(left) == len(records) and not any(
-        status.address == address and status.membership == "draining" for status in control.backends(name)
-    ):
-        raise UnknownBackend(name, address)
-    return control.set_backends(name, left)
+
+    def without(records: list[Any]) -> list[Any]:
+        left = [record for record in records if _address(record) != address]
+        if len(left) == len(records) and not any(
+            status.address == address and status.membership == "draining" for status in control.backends(name)
+        ):
+            raise UnknownBackend(name, address)
+        return left
+
+    return control.set_backends(name, without)
+
+
+def _address(record: Any) -> str:
+    """Where a backend of an app record is."""
+    return str(record["address"] if isinstance(record, dict) else record)
