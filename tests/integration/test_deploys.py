@@ -195,14 +195,14 @@ class PauseTests(DeployTestCase):
         self.deploy(free_port())
 
     def test_stop_then_start_at_the_same_address(self) -> None:
-        """The same with a backend that comes back where it was."""
-        self.deploy(0)
+        """The same with a backend that comes back where it was, and is probed all the while."""
+        self.deploy(0, "health = { interval = 0.2, timeout = 0.5 }")
 
-    def deploy(self, other_port: int) -> None:
+    def deploy(self, other_port: int, rest: str = "") -> None:
         notes = os.path.join(self.directory(), "executed")
         port = free_port()
         old = self.start_backend(port, notes)
-        proxy = self.start_proxy(self.app("hello", [f"127.0.0.1:{port}"]))
+        proxy = self.start_proxy(self.app("hello", [f"127.0.0.1:{port}"], rest=rest))
         load = Load(proxy.port, RATE)
         running = self.loop.begin(load.run())
         wait_for(lambda: load.answers["200"] > RATE / 2, "ordinary traffic")
