@@ -231,7 +231,12 @@ class Passthrough(BackendSearch):
             if self._backend_failed:
                 self.record.code = BackendClosed.code
                 self.record.cause = "the backend closed without a byte"
-            self._release(Outcome.CLOSED if self._backend_failed else Outcome.COMPLETED)
+                self._release(Outcome.CLOSED)
+            else:
+                # A backend that has said nothing to a client who left is proved neither good nor bad.
+                relay = self._relay
+                has_answered = relay is not None and relay.backend.received
+                self._release(Outcome.COMPLETED if has_answered else Outcome.ABANDONED)
             self._tell()
         self._leave()
 

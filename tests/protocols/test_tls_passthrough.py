@@ -379,6 +379,8 @@ class SilentBackendTests(PassthroughTestCase):
         client.close()
         world.settle()
         self.assertEqual(world.observer.codes, ["-"])
+        (pool,) = world.pools
+        self.assertIs(pool.members[0].health, HealthState.UNPROVEN)
 
     def test_first_byte(self) -> None:
         """A backend that says nothing has first_byte seconds; then the client is told."""
