@@ -6,7 +6,6 @@ comes back, is the other half's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,38 +15,27 @@ from twisted.python.failure import Failure
 from scalingo_proxy.errors import (
     BackendClosed,
     BodyTooLarge,
-    ConnectFailed,
     DrainTimeout,
     ProxyError,
-    QueueTimeout,
     ResolverUnavailable,
 )
-from scalingo_proxy.model import App, Limits, Outcome, Record, Route, RouteQuery, Timeouts
+from scalingo_proxy.model import App, Limits, Outcome, Record, Route, RouteQuery
+from scalingo_proxy.protocols.backend_attempts import BackendAttempts
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
-from scalingo_proxy.protocols.http_backend import HTTPBackend
-from scalingo_proxy.protocols.search_notes import SearchNotes, connect_failure
-from scalingo_proxy.routing.members import Member, Membership
+from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
-from scalingo_proxy.routing.retries import IDEMPOTENT, MAX_BACKENDS
+from scalingo_proxy.routing.retries import IDEMPOTENT
 from scalingo_proxy.wire.http1_head import RequestHead
 
 __all__ = ["BackendSearch"]
 
 _log = Logger()
 
-#: A request turns to a further backend within this many ``connect`` times; what
-#: it waits for a route or in the queue does not count.
-_SEARCH_BUDGET = MAX_BACKENDS
 
-
-def _under_way() -> None:
-    """Stands for what abandons an attempt, until the attempt has been begun."""
-
-
-class BackendSearch(SearchNotes):
+class BackendSearch(BackendAttempts):
     """The way from a request head to a connection that can carry it.
 
     A base class, because an object of its own for each request would cost
@@ -56,25 +44,14 @@ class BackendSearch(SearchNotes):
     wants its clients to ask (:meth:`_redirected`).
 
     :ivar record: what will be told of the exchange.
-    :ivar phase: what it waits for now.
     """
 
     __slots__ = (
-        "_abandon_connect",
-        "_connecting_since",
         "_head",
-        "_last_error",
-        "_pool",
-        "_preface",
         "_queued_since",
         "_request_complete",
         "_resolving",
-        "_reused",
         "_ticket",
-        "_timed",
-        "_tried",
-        "_waited",
-        "phase",
     )
 
     _head: RequestHead
@@ -85,22 +62,18 @@ class BackendSearch(SearchNotes):
         self._timed = timed
         self.record = record
         self.phase = Phase.RESOLVING
-        self._pool: Pool | None = None
+        self._pool = None
         self._lease = None
         self._ticket: Ticket | None = None
         self._resolving: Deferred[Any] | None = None
         self._reused = False
         self._preface = b""
-        self._abandon_connect: Callable[[], None] | None = None
+        self._abandon_connect = None
         self._connecting_since = 0.0
         self._queued_since = 0.0
         self._waited = 0.0
-        self._tried: tuple[Member, ...] = ()
-        self._last_error: ProxyError | None = None
-
-    def _send(self, backend: HTTPBackend) -> None:
-        """Use the connection that was found."""
-        raise NotImplementedError
+        self._tried = ()
+        self._last_error = None
 
     def _redirected(self, app: App) -> bool:
         """Send the client elsewhere, if the policies of *app* say so."""
@@ -108,14 +81,6 @@ class BackendSearch(SearchNotes):
 
     def _preface_for(self, app: App) -> bytes:
         """What a connection begins with that *app* wants to be told by whose it is."""
-        raise NotImplementedError
-
-    def fail(self, error: ProxyError) -> None:
-        """End with an error of ours; the backend, if there is one, is not to blame."""
-        raise NotImplementedError
-
-    def broke(self) -> None:
-        """End because of a bug of ours, which the exception being handled tells of."""
         raise NotImplementedError
 
     def _leave_tunnel(self) -> None:
@@ -201,10 +166,6 @@ class BackendSearch(SearchNotes):
         return True
 
     @property
-    def _timeouts(self) -> Timeouts:
-        return (self._pool or self._env).timeouts
-
-    @property
     def _limits(self) -> Limits:
         return (self._pool or self._env).limits
 
@@ -277,118 +238,6 @@ class BackendSearch(SearchNotes):
             self._send(backend)
         else:
             self._connect()
-
-    def _release(self, outcome: Outcome, reason: str = "") -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release(outcome, self._env.seconds(), reason)
-
-    # -- a connection --------------------------------------------------------
-
-    def _connect(self) -> None:
-        env, pool, lease = self._env, self._pool, self._lease
-        assert pool is not None and lease is not None
-        self.phase = Phase.CONNECTING
-        self._reused = False
-        self._connecting_since = env.seconds()
-        env.deadlines.clear(self._timed)  # the attempt has its own
-        # An attempt that ends before this returns may have begun the next one.
-        self._abandon_connect = _under_way
-        env.connecting.setdefault(lease.member, {})[self] = None
-        abandon = self._open_connection(lease.member, min(pool.timeouts.connect, self._seconds_left()))
-        if self._abandon_connect is _under_way:
-            self._abandon_connect = abandon
-
-    def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
-        """Begin a connection to *member*, and say how to abandon it."""
-        connect = self._env.connections.connect
-        return connect(member, self, seconds, self._connect_failed, self._preface)  # type: ignore[arg-type]
-
-    def _seconds_left(self) -> float:
-        """How long this request may still look for a backend."""
-        used = self._env.seconds() - self.record.started_at - self._waited
-        return self._timeouts.connect * _SEARCH_BUDGET - used
-
-    def backend_connected(self, backend: HTTPBackend) -> None:
-        """The connection is there."""
-        self._attempt_over()
-        lease, pool = self._lease, self._pool
-        assert lease is not None and pool is not None
-        if lease.member.membership is Membership.SERVING:
-            self._send(backend)
-        else:
-            # It left the app meanwhile; its address may be somebody else's by now.
-            backend.abandon()
-            self._note_attempt("it left the app while it was being connected")
-            self._release(Outcome.ABANDONED)
-            self._find_backend(pool)
-
-    def _connect_failed(self, reason: Failure) -> None:
-        self._attempt_over()
-        error = reason.value
-        if isinstance(error, QueueTimeout):
-            self.fail(error)  # it never came to asking the backend, which is not to blame
-            return
-        self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
-        try:
-            why = connect_failure(error)
-            self._try_another(Outcome.CONNECT_FAILED, why, reason=why)
-        except Exception:
-            self.broke()
-
-    def _attempt_over(self) -> Callable[[], None] | None:
-        """The attempt to connect has ended, or shall: give what abandons it."""
-        env, lease = self._env, self._lease
-        abandon, self._abandon_connect = self._abandon_connect, None
-        self.record.connect_seconds += env.seconds() - self._connecting_since
-        if lease is not None:
-            connecting = env.connecting.get(lease.member)
-            if connecting is not None:
-                connecting.pop(self, None)
-                if not connecting:
-                    del env.connecting[lease.member]
-        return abandon
-
-    def backend_failed_others(self) -> None:
-        """The backend that it is being connected to was put aside: do not wait for it, if there is another.
-
-        Nothing was sent.  Where there is no other, this one may still accept.
-        """
-        lease, pool = self._lease, self._pool
-        assert lease is not None and pool is not None
-        tried = (*self._tried, lease.member)
-        if lease.member.is_on_trial or len(tried) >= MAX_BACKENDS or not pool.has_other(tried):
-            return
-        abandon = self._attempt_over()
-        if abandon is not None:
-            abandon()
-        self._last_error = ConnectFailed()
-        try:
-            self._try_another(Outcome.ABANDONED, "it was put aside while it was being connected")
-        except Exception:
-            self.broke()
-
-    def _try_another(self, outcome: Outcome, why: str = "", reason: str = "") -> None:
-        """The backend that was leased failed: ask a further one, if one may be asked.
-
-        :param why: what went wrong, for explanations.
-        :param reason: the same for whoever judges the backend.
-        """
-        lease, pool, error = self._lease, self._pool, self._last_error
-        assert lease is not None and pool is not None and error is not None
-        self._tried += (lease.member,)
-        self._note_attempt(why or error.detail)
-        self._release(outcome, reason)
-        if len(self._tried) >= MAX_BACKENDS:
-            self._note_denied(f"a request is given to {MAX_BACKENDS} backends at most")
-            self.fail(error)
-        elif self._seconds_left() <= 0:
-            self._note_denied("the time for finding a backend was over")
-            self.fail(error)
-        else:
-            if outcome is Outcome.CONNECT_FAILED:
-                self._env.retries["connect-failed"] += 1
-            self._find_backend(pool)
 
     # -- the backend leaves --------------------------------------------------
 

@@ -27,8 +27,8 @@ from scalingo_proxy.wire.error_answer import Page
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
+    from scalingo_proxy.protocols.backend_attempts import BackendAttempts
     from scalingo_proxy.protocols.backend_connections import BackendConnections
-    from scalingo_proxy.protocols.backend_search import BackendSearch
     from scalingo_proxy.protocols.downstream import UnderWay
     from scalingo_proxy.routing.members import Member
 
@@ -114,7 +114,7 @@ class Environment:
         #: Spreads what is done to many clients.
         self.pace = Pace(reactor)
         #: Who is being connected to which pool member.
-        self.connecting: dict[Member, dict[BackendSearch, None]] = {}
+        self.connecting: dict[Member, dict[BackendAttempts, None]] = {}
         #: How often requests went on to another connection, by why; and how often they may not have.
         self.retries = {"connect-failed": 0, "backend-closed": 0, "kept-connection": 0}
         self.retries_refused = 0

@@ -97,6 +97,7 @@ class _EdgeStream(H2Stream):
     def _track_content_length(self, length: int, end_stream: bool) -> None:
         pass
 
+
 #: The largest number that a stream can have.
 _LAST_STREAM_ID = 2**31 - 1
 

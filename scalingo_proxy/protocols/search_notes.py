@@ -6,6 +6,7 @@ when something else happened.  Nobody here decides anything.
 
 from __future__ import annotations
 
+import errno
 import os
 
 import attrs
@@ -19,11 +20,17 @@ from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.trail import Attempt, Denied, PassedOver, Waited, attempt_so_far
 
-__all__ = ["SearchNotes", "connect_failure"]
+__all__ = ["SearchNotes", "connect_failure", "is_fault_of_ours"]
 
 #: Who is full is looked for among so many members at most, while others have
 #: room: in a large pool the look would cost more than the request.
 _MAX_LOOK = 64
+
+
+# What this machine, not the backend's, has run out of.
+_WANTS = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN)
+)
 
 
 def connect_failure(error: BaseException | None) -> str:
@@ -41,6 +48,11 @@ def connect_failure(error: BaseException | None) -> str:
     if isinstance(error, twisted_errors.ConnectError) and error.osError:
         return f"connecting failed: {os.strerror(error.osError)}"
     return "connecting failed"
+
+
+def is_fault_of_ours(error: BaseException | None) -> bool:
+    """Whether no connection came about for want of something here, so that the backend is not to blame."""
+    return isinstance(error, twisted_errors.ConnectError) and error.osError in _WANTS
 
 
 class SearchNotes:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+
+from twisted.internet import error as twisted_errors
+from twisted.trial.unittest import SynchronousTestCase
+
+from scalingo_proxy.errors import ConnectFailed
 from scalingo_proxy.model import App, Limits
+from scalingo_proxy.protocols.search_notes import connect_failure, is_fault_of_ours
 from scalingo_proxy.routing.trail import Attempt, Denied, PassedOver, Waited, has_further_attempt
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World
 from tests.protocols.passthrough_worlds import PassthroughTestCase, RawServer
 from tests.protocols.passthrough_worlds import hello as client_hello
 from tests.protocols.worlds import WorldTestCase, each_world, get, hello, post
+
+
+class FailureTests(SynchronousTestCase):
+    """What is made of an attempt to connect that failed."""
+
+    def test_table(self) -> None:
+        """A sentence for people, and whether it is for want of something here."""
+        for error, sentence, is_ours in (
+            (ConnectFailed("the name is wrong"), "the name is wrong", False),
+            (twisted_errors.ConnectionRefusedError(), "the connection was refused", False),
+            (twisted_errors.TimeoutError(), "no connection came about in time", False),
+            (twisted_errors.ConnectError(errno.EHOSTUNREACH), "connecting failed: No route to host", False),
+            (twisted_errors.ConnectError(errno.EMFILE), "connecting failed: Too many open files", True),
+            (
+                twisted_errors.ConnectError(errno.EADDRNOTAVAIL),
+                "connecting failed: Cannot assign requested address",
+                True,
+            ),
+            (None, "connecting failed", False),
+        ):
+            self.assertEqual((sentence, is_ours), (connect_failure(error), is_fault_of_ours(error)))
 
 
 class OrdinaryTests(WorldTestCase):
