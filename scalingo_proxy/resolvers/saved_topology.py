@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,6 +29,9 @@ _log = Logger()
 
 #: How long a change may wait for others to be written with it.
 SAVE_SECONDS = 1.0
+#: Writing takes this part of the time at most: a large platform that changes all
+#: the time is written less often.
+_SHARE = 0.1
 
 _FORMAT = "scalingo-proxy topology 1"
 
@@ -55,6 +57,7 @@ class SavedTopology:
         self.path = path
         self._reactor = reactor
         self._wanted: tuple[Mapping[str, App], float] | None = None
+        self._pause = SAVE_SECONDS
         self._call: IDelayedCall | None = None
         self._writing: Deferred[Any] | None = None
 
@@ -70,7 +73,7 @@ class SavedTopology:
         """Write *apps* soon."""
         self._wanted = (apps, synced_at)
         if self._call is None and self._writing is None:
-            self._call = self._reactor.callLater(SAVE_SECONDS, self._write)
+            self._call = self._reactor.callLater(self._pause, self._write)
 
     def flush(self) -> Deferred[Any]:
         """Write what waits now; fires when nothing is left to do."""
@@ -88,11 +91,13 @@ class SavedTopology:
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
             apps, synced_at = wanted
+            began_at = self._reactor.seconds()
             self._writing = self._in_thread(_replace, self.path, apps.values(), synced_at)
-            self._writing.addErrback(self._unwritable).addCallback(self._written)
+            self._writing.addErrback(self._unwritable).addCallback(self._written, began_at)
 
-    def _written(self, _: Any) -> None:
+    def _written(self, _: Any, began_at: float) -> None:
         self._writing = None
+        self._pause = max(SAVE_SECONDS, (self._reactor.seconds() - began_at) / _SHARE)
         if self._wanted is not None:
             self.save(*self._wanted)
 
@@ -120,18 +125,23 @@ def _read(path: str) -> Saved | None:
 
 def _replace(path: str, apps: Iterable[App], synced_at: float) -> None:
     document = {"format": _FORMAT, "synced_at": synced_at, "apps": [record_from_app(app) for app in apps]}
+    text = json.dumps(document)  # dumps and not dump, which is many times slower
     folder, name = os.path.split(os.path.abspath(path))
-    # mkstemp makes it with mode 0600, whatever the umask is.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    # One name, so that a process that dies in the middle leaves one file at most.
+    unfinished = os.path.join(folder, f".{name}.unfinished")
+    with suppress(FileNotFoundError):
+        os.unlink(unfinished)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file)
+            os.fchmod(descriptor, 0o600)
+            file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.fsync(descriptor)
+        os.replace(unfinished, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(unfinished)
         raise
     directory = os.open(folder, os.O_RDONLY)
     try:

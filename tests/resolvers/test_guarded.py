@@ -402,6 +402,16 @@ class SavedTests(TestCase):
         down = SickFeed()
         self.assertEqual(len((await self.guard(down, path)).apps()), 100)
 
+    async def test_left_by_a_crash(self) -> None:
+        """A file that was never finished is in nobody's way."""
+        path = await self.saved(*APPS[:50])
+        folder, name = os.path.split(os.path.abspath(path))
+        (Path(folder) / f".{name}.unfinished").write_text("{")
+        guard = await self.guard(SickFeed(APPS), path)
+        await guard.stop()
+        self.assertEqual(len(json.loads(Path(path).read_text())["apps"]), 100)
+        self.assertEqual([each for each in os.listdir(folder) if name in each], [name])
+
     async def test_damaged(self) -> None:
         """It is told to the log, and as good as none."""
         path = self.mktemp()
