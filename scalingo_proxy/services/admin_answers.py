@@ -132,7 +132,7 @@ def _refusal_for(error: BaseException) -> Refusal | None:
         return Refusal(409, "nothing-held-back", str(error))
     if isinstance(error, BackendsNotReady):
         return Refusal(
-            422, "not-ready", str(error), beside={"probes": [each.told() for each in error.trials]}
+            422, "not-ready", str(error), beside={"probes": [each.told() for each in error.tryouts]}
         )
     if isinstance(error, Superseded):
         return Refusal(409, "superseded", str(error))

@@ -77,8 +77,8 @@ class AppsApi:
 
     def _written(self, done: AppWritten) -> Answer:
         told = self._told_after(done.app)
-        if done.trials:
-            told["probes"] = [trial.told() for trial in done.trials]
+        if done.tryouts:
+            told["probes"] = [tryout.told() for tryout in done.tryouts]
         return json_answer(told, 201 if done.is_new else 200)
 
     def _delete(self, call: Call) -> Deferred[Answer]:

@@ -61,7 +61,7 @@ def _told(statuses: Iterable[BackendStatus]) -> dict[str, Any]:
 
 
 def _told_change(change: BackendsChange) -> dict[str, Any]:
-    probes = {"probes": [trial.told() for trial in change.trials]} if change.trials else {}
+    probes = {"probes": [tryout.told() for tryout in change.tryouts]} if change.tryouts else {}
     return {**_told(change.statuses()), **probes}
 
 

@@ -34,7 +34,7 @@ from scalingo_proxy.services.control_results import (
 )
 from scalingo_proxy.services.deploys import Deploys
 from scalingo_proxy.services.pool_counts import count_pools
-from scalingo_proxy.services.readiness import BackendTrial
+from scalingo_proxy.services.readiness import Tryout
 from scalingo_proxy.services.ready_changes import ReadyChanges
 from scalingo_proxy.services.reserved_settings import reserved_settings
 
@@ -234,9 +234,9 @@ class Control:
             wanted = backends(record["backends"]) if callable(backends) else backends
             return _parsed({**record, "backends": wanted}, name)
 
-        def done(written: tuple[App, tuple[BackendTrial, ...]]) -> BackendsChange:
-            app, trials = written
-            return BackendsChange(app, self._pools.get(name), self.statuses, self._reactor, trials)
+        def done(written: tuple[App, tuple[Tryout, ...]]) -> BackendsChange:
+            app, tryouts = written
+            return BackendsChange(app, self._pools.get(name), self.statuses, self._reactor, tryouts)
 
         return self._deploy(plan, ready).addCallback(done)
 
@@ -264,26 +264,26 @@ class Control:
 
     def _deploy(
         self, plan: Callable[[], App], ready: bool, is_deploy: bool = True
-    ) -> Deferred[tuple[App, tuple[BackendTrial, ...]]]:
+    ) -> Deferred[tuple[App, tuple[Tryout, ...]]]:
         """Make the change that *plan* works out of how things stand; twice if it has to wait."""
 
-        async def write(check: Callable[[], None], trials: tuple[BackendTrial, ...]) -> App:
+        async def write(check: Callable[[], None], tryouts: tuple[Tryout, ...]) -> App:
             self._require_loaded()
             check()
             app = await self._write(plan())
             if is_deploy:
-                self._deploys.settle(app, trials)
+                self._deploys.settle(app, tryouts)
             return app
 
-        async def at_once() -> tuple[App, tuple[BackendTrial, ...]]:
+        async def at_once() -> tuple[App, tuple[Tryout, ...]]:
             return await self._exclusively(lambda: write(_nothing, ())), ()
 
-        async def when_ready() -> tuple[App, tuple[BackendTrial, ...]]:
+        async def when_ready() -> tuple[App, tuple[Tryout, ...]]:
             self._require_loaded()
             planned = plan()
             self._resolver.check(TopologyChange(updated=(planned,)), self._store)
             return await self._ready_changes.make(
-                planned, lambda check, trials: self._exclusively(lambda: write(check, trials))
+                planned, lambda check, tryouts: self._exclusively(lambda: write(check, tryouts))
             )
 
         return Deferred.fromCoroutine(when_ready() if ready else at_once())

@@ -15,7 +15,7 @@ from scalingo_proxy.protocols.drains import AFTER_DEADLINE_SECONDS
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 from scalingo_proxy.services.backend_status import BackendStatus
-from scalingo_proxy.services.readiness import BackendTrial
+from scalingo_proxy.services.readiness import Tryout
 
 __all__ = ["AppWritten", "BackendsChange", "DescribedByFile", "NotReady", "UnknownApp"]
 
@@ -46,12 +46,12 @@ class NotReady(ScalingoProxyError):
 class AppWritten:
     """An app that was put, and whether there was none of its name before.
 
-    :ivar trials: how the backends did that had to be ready first.
+    :ivar tryouts: how the backends did that had to be ready first.
     """
 
     app: App
     is_new: bool
-    trials: tuple[BackendTrial, ...] = ()
+    tryouts: tuple[Tryout, ...] = ()
 
 
 class BackendsChange:
@@ -59,7 +59,7 @@ class BackendsChange:
 
     :ivar name: the app's name.
     :ivar drain_seconds: how long the app's removed backends may take.
-    :ivar trials: how the backends did that had to be ready first.
+    :ivar tryouts: how the backends did that had to be ready first.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class BackendsChange:
         pool: Pool | None,
         statuses: Callable[[App, Pool | None], list[BackendStatus]],
         reactor: IReactorTime,
-        trials: Iterable[BackendTrial] = (),
+        tryouts: Iterable[Tryout] = (),
     ) -> None:
         self.name = app.name
-        self.trials = tuple(trials)
+        self.tryouts = tuple(tryouts)
         self.drain_seconds = 0.0 if pool is None else pool.timeouts.drain
         self._app = app
         self._pool = pool

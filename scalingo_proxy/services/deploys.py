@@ -17,7 +17,7 @@ from scalingo_proxy.routing.members import HealthState, Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.paced_probes import PacedProbes
-from scalingo_proxy.services.readiness import READY_SECONDS, BackendTrial, when_ready
+from scalingo_proxy.services.readiness import READY_SECONDS, Tryout, when_ready
 
 __all__ = ["Deploy", "Deploys"]
 
@@ -63,7 +63,7 @@ class Deploys:
         self._reactor = reactor
         self.seconds = seconds
 
-    def ready(self, app: App) -> Deferred[tuple[BackendTrial, ...]]:
+    def ready(self, app: App) -> Deferred[tuple[Tryout, ...]]:
         """Probe the backends of *app* that do not serve well already, until all have passed.
 
         Fires with how each of them did, or fails with BackendsNotReady.  To
@@ -76,10 +76,10 @@ class Deploys:
         health = self._pools.health_of(app)
         return when_ready(app, backends, health, self._probes, self._reactor, self.seconds)
 
-    def apply(self, app: App, tell: Callable[[App], object], trials: Iterable[BackendTrial] = ()) -> Deploy:
+    def apply(self, app: App, tell: Callable[[App], object], tryouts: Iterable[Tryout] = ()) -> Deploy:
         """Make the change by *tell*, which is given *app*: ``resolver.set_app``, for instance.
 
-        :param trials: what :meth:`ready` found; those backends begin as up.
+        :param tryouts: what :meth:`ready` found; those backends begin as up.
         :raises Exception: whatever *tell* raises; then nothing has changed.
         """
         removed: list[Member] = []
@@ -93,22 +93,22 @@ class Deploys:
             tell(app)
         finally:
             stop()
-        self.settle(app, trials)
+        self.settle(app, tryouts)
         return Deploy(removed, self._pools.watch)
 
-    def settle(self, app: App, trials: Iterable[BackendTrial] = ()) -> None:
+    def settle(self, app: App, tryouts: Iterable[Tryout] = ()) -> None:
         """Start the members of *app* as a deploy does, when it is in effect.
 
         What was held against those that stay counts no more: there may be
         another process behind the address.
         """
         now = self._reactor.seconds()
-        tried = tuple(trials)
+        tried = tuple(tryouts)
         pool = self._pools.for_route(Route(app, "")) if tried else self._pools.get(app.name)
         if pool is None:
             return
-        for trial in tried:
-            pool.proved((trial.backend.identity,), trial.reason, now)
+        for tryout in tried:
+            pool.proved((tryout.backend.identity,), tryout.reason, now)
         pool.start_over("it was deployed again", now)
 
 

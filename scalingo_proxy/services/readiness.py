@@ -18,7 +18,7 @@ from scalingo_proxy.errors import ScalingoProxyError
 from scalingo_proxy.model import App, Backend, Health, ProbeResult
 from scalingo_proxy.services.paced_probes import Haste, PacedProbes
 
-__all__ = ["READY_SECONDS", "BackendTrial", "BackendsNotReady", "when_ready"]
+__all__ = ["READY_SECONDS", "Tryout", "BackendsNotReady", "when_ready"]
 
 _log = Logger()
 
@@ -30,7 +30,7 @@ _TRY_EVERY_SECONDS = 1.0
 
 
 @attrs.frozen
-class BackendTrial:
+class Tryout:
     """How one backend did.
 
     :ivar passed: whether as many tries in a row passed as its app asks for.
@@ -51,7 +51,7 @@ class BackendTrial:
     seconds: float
 
     def told(self) -> dict[str, Any]:
-        """The trial as the admin API gives it."""
+        """The tryout as the admin API gives it."""
         told = attrs.asdict(self, filter=lambda field, _value: field.name != "backend")
         return {
             "address": self.backend.address,
@@ -64,16 +64,16 @@ class BackendTrial:
 class BackendsNotReady(ScalingoProxyError):
     """Not every backend passed in time.
 
-    :ivar trials: how each of them did.
+    :ivar tryouts: how each of them did.
     """
 
-    def __init__(self, name: str, trials: Iterable[BackendTrial], seconds: float) -> None:
+    def __init__(self, name: str, tryouts: Iterable[Tryout], seconds: float) -> None:
         self.name = name
-        self.trials = tuple(trials)
-        failing = [trial for trial in self.trials if not trial.passed]
-        noun = "backend is" if len(self.trials) == 1 else "backends are"
+        self.tryouts = tuple(tryouts)
+        failing = [tryout for tryout in self.tryouts if not tryout.passed]
+        noun = "backend is" if len(self.tryouts) == 1 else "backends are"
         super().__init__(
-            f"nothing has changed: {len(failing)} of {len(self.trials)} new {noun} not ready "
+            f"nothing has changed: {len(failing)} of {len(self.tryouts)} new {noun} not ready "
             f"after {seconds:g} seconds; {failing[0].reason}"
         )
 
@@ -85,17 +85,17 @@ def when_ready(
     probes: PacedProbes,
     reactor: IReactorTime,
     seconds: float = READY_SECONDS,
-) -> Deferred[tuple[BackendTrial, ...]]:
-    """Fire with the trial of each of *backends* once all of them have passed.
+) -> Deferred[tuple[Tryout, ...]]:
+    """Fire with the tryout of each of *backends* once all of them have passed.
 
     Fails with BackendsNotReady after *seconds*.  Cancelled, it leaves nothing
     behind.
     """
-    return _Trials(app, tuple(backends), health, probes, reactor, seconds).result
+    return _Tryouts(app, tuple(backends), health, probes, reactor, seconds).result
 
 
-class _Trials:
-    """All the trials of one wait."""
+class _Tryouts:
+    """All the tryouts of one wait."""
 
     def __init__(
         self,
@@ -112,14 +112,14 @@ class _Trials:
         self.reactor = reactor
         self._seconds = seconds
         self.began = reactor.seconds()
-        self.result: Deferred[tuple[BackendTrial, ...]] = Deferred(self._cancelled)
+        self.result: Deferred[tuple[Tryout, ...]] = Deferred(self._cancelled)
         self._deadline = reactor.callLater(seconds, self._time_is_up)
-        self._trials = [_Trial(self, backend) for backend in backends]
-        self._open = len(self._trials)
-        if not self._trials:
+        self._tryouts = [_OneTryout(self, backend) for backend in backends]
+        self._open = len(self._tryouts)
+        if not self._tryouts:
             self._end()
-        for trial in self._trials:
-            trial.begin()
+        for tryout in self._tryouts:
+            tryout.begin()
 
     def one_passed(self) -> None:
         """One more is ready."""
@@ -133,26 +133,26 @@ class _Trials:
 
     def _time_is_up(self) -> None:
         self._stop()
-        trials = self._told()
-        self.result.errback(BackendsNotReady(self.app.name, trials, self._seconds))
+        tryouts = self._told()
+        self.result.errback(BackendsNotReady(self.app.name, tryouts, self._seconds))
 
-    def _told(self) -> tuple[BackendTrial, ...]:
-        return tuple(trial.told() for trial in self._trials)
+    def _told(self) -> tuple[Tryout, ...]:
+        return tuple(tryout.told() for tryout in self._tryouts)
 
     def _cancelled(self, _result: object) -> None:
         self._deadline.cancel()
         self._stop()
 
     def _stop(self) -> None:
-        for trial in self._trials:
-            trial.stop()
+        for tryout in self._tryouts:
+            tryout.stop()
 
 
-class _Trial:
+class _OneTryout:
     """One backend, tried again and again."""
 
-    def __init__(self, trials: _Trials, backend: Backend) -> None:
-        self._trials = trials
+    def __init__(self, tryouts: _Tryouts, backend: Backend) -> None:
+        self._tryouts = tryouts
         self._backend = backend
         self._last: ProbeResult | None = None
         self._tries = 0
@@ -164,25 +164,25 @@ class _Trial:
 
     def begin(self) -> None:
         """Try."""
-        trials = self._trials
+        tryouts = self._tryouts
         self._next = None
-        self._began = trials.reactor.seconds()
-        self._probing = trials.probes.probe(self._backend, trials.app, trials.health, Haste.AWAITED)
+        self._began = tryouts.reactor.seconds()
+        self._probing = tryouts.probes.probe(self._backend, tryouts.app, tryouts.health, Haste.AWAITED)
         self._probing.addCallbacks(self._tried, self._lost)
 
     def _tried(self, result: ProbeResult) -> None:
-        trials = self._trials
-        now = trials.reactor.seconds()
+        tryouts = self._tryouts
+        now = tryouts.reactor.seconds()
         self._probing = None
         self._last = result
         self._tries += 1
         self._in_a_row = self._in_a_row + 1 if result.passed else 0
-        self._seconds = now - trials.began
-        if self._in_a_row >= trials.health.rise:
-            trials.one_passed()
+        self._seconds = now - tryouts.began
+        if self._in_a_row >= tryouts.health.rise:
+            tryouts.one_passed()
         else:
             delay = max(self._began + _TRY_EVERY_SECONDS - now, 0.0)
-            self._next = trials.reactor.callLater(delay, self.begin)
+            self._next = tryouts.reactor.callLater(delay, self.begin)
 
     def _lost(self, failure: Failure) -> None:
         if not isinstance(failure.value, CancelledError):
@@ -190,20 +190,20 @@ class _Trial:
 
     def stop(self) -> None:
         """Try no more."""
-        self._seconds = self._trials.reactor.seconds() - self._trials.began
+        self._seconds = self._tryouts.reactor.seconds() - self._tryouts.began
         if self._next is not None:
             self._next.cancel()
         if self._probing is not None:
             self._probing.cancel()
 
-    def told(self) -> BackendTrial:
+    def told(self) -> Tryout:
         """How it did so far."""
-        last, health = self._last, self._trials.health
+        last, health = self._last, self._tryouts.health
         if last is None:
             url = self._backend.address
             last = ProbeResult(False, f"{url}: no verdict within {self._seconds:g} s", url)
         passed = self._in_a_row >= health.rise
-        return BackendTrial(
+        return Tryout(
             self._backend,
             passed,
             last.url,

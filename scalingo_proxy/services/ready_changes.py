@@ -16,7 +16,7 @@ from scalingo_proxy.errors import ScalingoProxyError
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import App, TopologyChange
 from scalingo_proxy.services.deploys import Deploys
-from scalingo_proxy.services.readiness import BackendTrial
+from scalingo_proxy.services.readiness import Tryout
 
 __all__ = ["ReadyChanges", "Superseded"]
 
@@ -37,7 +37,7 @@ class _Wait:
 
     def __init__(self, before: Any) -> None:
         self.before = before
-        self.ready: Deferred[tuple[BackendTrial, ...]] | None = None
+        self.ready: Deferred[tuple[Tryout, ...]] | None = None
         self.is_superseded = False
 
     def supersede(self) -> None:
@@ -62,8 +62,8 @@ class ReadyChanges:
     async def make(
         self,
         planned: App,
-        change: Callable[[Callable[[], None], tuple[BackendTrial, ...]], Deferred[App]],
-    ) -> tuple[App, tuple[BackendTrial, ...]]:
+        change: Callable[[Callable[[], None], tuple[Tryout, ...]], Deferred[App]],
+    ) -> tuple[App, tuple[Tryout, ...]]:
         """Wait until the new backends of *planned* are ready, then make the change.
 
         :param change: makes it.  It is given what raises Superseded if
@@ -85,15 +85,15 @@ class ReadyChanges:
 
         try:
             wait.ready = self._deploys.ready(planned)
-            trials = await wait.ready
-            app = await change(check, trials)
+            tryouts = await wait.ready
+            app = await change(check, tryouts)
         except CancelledError:
             check()
             raise
         finally:
             if self._waits.get(name) is wait:
                 del self._waits[name]
-        return app, trials
+        return app, tryouts
 
     def _topology_changed(self, change: TopologyChange) -> None:
         if not self._waits:

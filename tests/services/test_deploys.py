@@ -46,13 +46,13 @@ class DeploysTests(WorldTestCase):
         world.network.advance(1)
         fresh = world.backend("fresh")
         app = self.new(fresh.address, health={"path": "/up"})
-        trials = world.network.run_until(self.deploys.ready(app))
-        (trial,) = trials
-        self.assertEqual(trial.reason, f"GET http://{fresh.address}/up: answered 200")
+        tryouts = world.network.run_until(self.deploys.ready(app))
+        (tryout,) = tryouts
+        self.assertEqual(tryout.reason, f"GET http://{fresh.address}/up: answered 200")
         self.assertEqual(world.resolver.apps()["hello"].backends[0].address, self.app.backends[0].address)
-        deploy = self.deploys.apply(app, world.resolver.set_app, trials)
+        deploy = self.deploys.apply(app, world.resolver.set_app, tryouts)
         (member,) = world.pools.get("hello").members  # type: ignore[union-attr]
-        self.assertEqual((member.health, member.health_reason), (HealthState.UP, trial.reason))
+        self.assertEqual((member.health, member.health_reason), (HealthState.UP, tryout.reason))
         self.assertEqual(len(deploy.removed), 2)
         self.assertNoResult(deploy.is_drained)
         world.network.run_until(deploy.is_drained.addCallback(lambda _: True))
@@ -71,7 +71,7 @@ class DeploysTests(WorldTestCase):
         world.network.advance(3.5)
         error = self.failureResultOf(ready, BackendsNotReady).value
         self.assertEqual(
-            [(trial.passed, trial.tries, trial.reason) for trial in error.trials],
+            [(tryout.passed, tryout.tries, tryout.reason) for tryout in error.tryouts],
             [
                 (False, 3, f"GET http://{fresh.address}/up: answered 503"),
                 (False, 3, "GET http://127.0.0.1:9/up: connection refused"),
