@@ -152,7 +152,7 @@ class Proxy(MultiService):
         if demo and doors and doors[-1].protocol == "tls":
             tries.append(tries[-1].replace(DEMO_DOMAIN, SEALED_DOMAIN) + "  (passed through)")
         admin = _url(self.admin.address, protocol="tls" if self.admin.is_secured else "http")
-        doors.append(BannerDoor("admin", admin, "API under /api/v1, /metrics"))
+        doors.append(BannerDoor("admin", admin, "status page, API under /api/v1, /metrics"))
         return banner(f"{title}, demo" if demo else title, doors, tries)
 
     def unready(self) -> Sequence[str]:

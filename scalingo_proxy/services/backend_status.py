@@ -6,7 +6,7 @@ the pools' clock and come out as RFC 3339.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,7 +44,7 @@ class BackendStatus:
         return attrs.asdict(self)
 
 
-def statuses_from_record(app: App, told_at: float) -> list[BackendStatus]:
+def statuses_from_record(app: App, told_at: float, most: int | None = None) -> list[BackendStatus]:
     """The backends of an app that nobody has asked for yet.
 
     :param told_at: when the proxy was told of the app as it is, in seconds
@@ -63,18 +63,28 @@ def statuses_from_record(app: App, told_at: float) -> list[BackendStatus]:
             tunnels=0,
             is_drained=False,
         )
-        for backend in app.backends
+        for backend in app.backends[:most]
     ]
 
 
-def statuses_from_pool(pool: Pool, wall_time: Callable[[float], float]) -> list[BackendStatus]:
+def statuses_from_pool(
+    pool: Pool, wall_time: Callable[[float], float], most: int | None = None
+) -> list[BackendStatus]:
     """Serving members in the app's order, then those that still drain.
 
     :param wall_time: turns a moment of the pools' clock into seconds since
         the epoch.
+    :param most: so many are enough; where there are more, those come first
+        that drain or may not be given requests.
     """
-    members: Iterable[Member] = (*pool.members, *pool.draining)
+    members: Sequence[Member] = (*pool.members, *pool.draining)
+    if most is not None and len(members) > most:
+        members = sorted(members, key=_is_ordinary)[:most]
     return [_status(member, wall_time) for member in members]
+
+
+def _is_ordinary(member: Member) -> bool:
+    return member.membership is Membership.SERVING and member.health in (HealthState.UP, HealthState.UNPROVEN)
 
 
 def _status(member: Member, wall_time: Callable[[float], float]) -> BackendStatus:

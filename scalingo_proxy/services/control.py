@@ -150,12 +150,12 @@ class Control:
         """
         return self.statuses(self.app(name), self._pools.get(name))
 
-    def statuses(self, app: App, pool: Pool | None) -> list[BackendStatus]:
-        """How the backends of *app* are, by its pool if it has one."""
+    def statuses(self, app: App, pool: Pool | None, most: int | None = None) -> list[BackendStatus]:
+        """How the backends of *app* are, by its pool if it has one; *most* of them at most."""
         if pool is None:
-            return statuses_from_record(app, self._told_at.get(app.name, self._began_at))
+            return statuses_from_record(app, self._told_at.get(app.name, self._began_at), most)
         offset = self._wall_clock() - self._clock()
-        return statuses_from_pool(pool, lambda moment: moment + offset)
+        return statuses_from_pool(pool, lambda moment: moment + offset, most)
 
     def status(self) -> dict[str, Any]:
         """Counts over everything, and each layer with what it describes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -14,9 +15,11 @@ from scalingo_proxy.services.live_values import LiveValues
 from scalingo_proxy.services.status_elements import InTurns, badge, errors_table, live, region, table
 from scalingo_proxy.services.status_texts import count, moment
 from scalingo_proxy.services.status_values import APP_COLUMNS
-from scalingo_proxy.services.status_view import AppView
+from scalingo_proxy.services.status_view import MOST_BACKENDS, AppView
 
 __all__ = ["app_main"]
+
+_DOMAINS = 20
 
 #: Which buttons make sense in which state, with what each does.
 _BUTTONS = {
@@ -55,12 +58,18 @@ def app_main(
 def _facts(view: AppView) -> Tag:
     app = view.row.app
     facts = (
-        ("domains", ", ".join(app.domains) or "none"),
+        ("domains", _some(app.domains)),
         ("TLS", "passes through" if app.tls == "passthrough" else "ends here"),
         ("balancer", app.balancer.replace("_", " ")),
         ("described by", view.source),
     )
     return tags.dl(*(tags.div(tags.dt(name), tags.dd(value)) for name, value in facts), class_="facts")
+
+
+def _some(domains: Sequence[str]) -> str:
+    """The domains, as many as can be read at a glance."""
+    more = f" and {len(domains) - _DOMAINS} more" if len(domains) > _DOMAINS else ""
+    return f"{', '.join(domains[:_DOMAINS])}{more}" or "none"
 
 
 def _figures(values: LiveValues) -> Tag:
@@ -114,7 +123,11 @@ def _backends(reactor: IReactorTime, view: AppView, values: LiveValues, proof: s
             tags.td(_drain(view, status, key, values, proof)),
         )
 
-    return table("Backends of this app", heads, InTurns(reactor, view.backends, row))
+    told = table("Backends of this app", heads, InTurns(reactor, view.backends, row))
+    if len(view.backends) < MOST_BACKENDS:
+        return told
+    note = f"No more than {MOST_BACKENDS} are shown, those first that drain or may not be given requests."
+    return Tag("")(told, tags.p(note, class_="empty"))
 
 
 def _drain(view: AppView, status: BackendStatus, key: str, values: LiveValues, proof: str) -> Any:

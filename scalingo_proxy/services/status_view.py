@@ -25,7 +25,10 @@ from scalingo_proxy.services.recent_errors import RecentError
 from scalingo_proxy.services.resolver_updates import SourceState
 from scalingo_proxy.services.traffic import AppTraffic, Moment, Traffic
 
-__all__ = ["SORTS", "AppRow", "AppView", "Overview", "StatusView", "Totals"]
+__all__ = ["MOST_BACKENDS", "SORTS", "AppRow", "AppView", "Overview", "StatusView", "Totals"]
+
+#: How many backends of an app are told; of more, those that are in trouble first.
+MOST_BACKENDS = 200
 
 #: What a table of apps can be ordered by.
 SORTS = ("name", "rate")
@@ -203,7 +206,7 @@ class StatusView:
         return AppView(
             self.row(app),
             self._control.source(name),
-            self._control.statuses(app, pool),
+            self._control.statuses(app, pool, MOST_BACKENDS),
             0.0 if pool is None else pool.timeouts.drain,
             {member.backend.address: self._clock() - member.membership_since for member in draining},
             tuple(self._certificates_for(app)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import threading
 
 from tests.integration.browser import Browser
@@ -172,3 +173,28 @@ class StatusPageTests(IntegrationTestCase):
         )
         self.assertEqual(proxy.admin("GET", "/api/v1/apps/hello")[1]["backends"], [])
         self.assertEqual(browser.complaints, [])
+
+    def test_sign_in(self) -> None:
+        """Where a token is set, a person types it once; scripts never see the session."""
+        folder = self.directory()
+        token_file = os.path.join(folder, "token")
+        with open(token_file, "w") as file:
+            file.write("secret-token\n")
+        port = free_port()
+        proxy = ProxyProcess(
+            folder,
+            f'[admin]\nendpoint = "127.0.0.1:{port}"\ntoken_file = "{token_file}"\n',
+            "--http",
+            "127.0.0.1:0",
+        )
+        self.addCleanup(proxy.end)
+        wait_for(lambda: "admin" in proxy.output and "/api/v1" in proxy.output, "the banner")
+        browser = self.browser()
+        browser.open(f"http://127.0.0.1:{port}/?q=some")
+        browser.evaluate("document.getElementById('token').value = 'secret-token'")
+        browser.click('form[action="/login"] button')
+        browser.wait_until_at("/?q=some")
+        browser.wait_for("document.getElementById('stream')?.textContent === 'live'", "the stream")
+        self.assertEqual(browser.evaluate("document.cookie"), "")
+        browser.click('form[action="/logout"] button')
+        browser.wait_for("!!document.getElementById('token')", "the end of the session")

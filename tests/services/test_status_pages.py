@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.model import App, Certificate, Record
+from scalingo_proxy.model import App, Certificate, Outcome, Record
 from scalingo_proxy.services import status_stream
 from scalingo_proxy.services.alarms import Alarm
 from tests.services.admin_world import NOW, AdminWorld, Reply
@@ -292,6 +292,26 @@ class AppTests(StatusCase):
         self.assertIn("10.0.0.1:80 unproven", document.text)
         self.assertIn("2023-11-14 22:13:20", document.text)
         self.assertIn("described by file", document.text)
+
+    def test_very_many(self) -> None:
+        """Of very many backends, some are shown: those in trouble first; of very many domains, the first."""
+        app = App(
+            "huge",
+            tuple(f"d{number}.localhost" for number in range(50)),
+            tuple(f"10.0.1.{number}:80" for number in range(250)),
+        )
+        self.world.file.replace([app])
+        self.assertIn("No more than 200 are shown", self.page("/apps/huge").text)
+        pool = self.world.pool("huge")
+        for _ in pool.members:
+            lease = pool.lease()
+            assert lease is not None
+            if lease.member is pool.members[-1]:
+                lease.release(Outcome.CONNECT_FAILED, 0.0)
+        document = self.page("/apps/huge")
+        self.assertIn("d19.localhost and 30 more", document.text)
+        self.assertEqual(len(document.all("th", scope="row")), 200)
+        self.assertIn("10.0.1.249:80 quarantined", document.text)
 
     def test_unknown(self) -> None:
         """An app that is not there, and a path that leads nowhere."""
