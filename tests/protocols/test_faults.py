@@ -219,7 +219,7 @@ class AnswerTests(FaultTestCase):
         self.once(HTTPFrontend, "drain")
         done: list[object] = []
         world.factory.drain(5).addCallback(done.append)
-        world.settle()
+        world.advance(1.1)
         self.assertTrue(all(client.is_over for client in idle))
         self.once(Exchange, "cut")
         world.advance(8)
