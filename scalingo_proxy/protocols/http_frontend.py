@@ -48,6 +48,9 @@ __all__ = ["HTTPFrontend"]
 
 _log = Logger()
 
+#: Pipelined requests that are answered with errors of ours before others have their turn.
+_REQUESTS_AT_ONCE = 20
+
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class HTTPFrontend(HTTPUploads):
@@ -66,6 +69,8 @@ class HTTPFrontend(HTTPUploads):
         self._searched = 0
         self._skipped_line = False
         self._advancing = False
+        #: Whether requests that were received wait for a later turn.
+        self._is_put_off = False
         self._is_accounted = False
 
     # -- called by Twisted ---------------------------------------------------
@@ -127,6 +132,9 @@ class HTTPFrontend(HTTPUploads):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
+        if self._is_put_off:
+            self._is_put_off = False
+            self._env.turns.forget(self)
         try:
             if self._relay_end is not None:
                 self._relay_end.connection_lost()
@@ -225,17 +233,35 @@ class HTTPFrontend(HTTPUploads):
         answered with an error each, at once.  None is begun while the client
         does not take the answers to those before it.
         """
-        if self._advancing:
+        if self._advancing or self._is_put_off:
             return
         self._advancing = True
+        left = _REQUESTS_AT_ONCE
         try:
             while self._ahead and (
                 self._doing is Doing.HEAD or (self._doing is Doing.WAITING and not self._writing_paused)
             ):
                 if not self._begin_request():
                     break
+                left -= 1
+                if left <= 0 and self._doing is Doing.WAITING and self._ahead:
+                    self._is_put_off = True
+                    self._env.turns.put_off(self)
+                    break
         finally:
             self._advancing = False
+
+    def take_turn(self) -> None:
+        """Go on with the requests that one turn had no time for."""
+        self._is_put_off = False
+        try:
+            self._advance()
+            if len(self._ahead) > READ_AHEAD_BYTES and self._doing is not Doing.HEAD:
+                self._pause_reading()  # each answer has resumed it
+            elif self._doing is Doing.WAITING or self._doing is Doing.HEAD:
+                self._resume_reading()
+        except Exception:
+            self._broke()
 
     def _begin_request(self) -> bool:
         """Take one head from what was received; False: need more."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from scalingo_proxy.model import Limits, Timeouts
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World
-from tests.protocols.worlds import CUTS, WorldTestCase, each_world, get, post
+from tests.protocols.worlds import CUTS, WorldTestCase, each_world, get, hello, post
 
 
 class ForwardingTests(WorldTestCase):
@@ -210,6 +211,56 @@ class OrderTests(WorldTestCase):
         for _ in range(5):
             world.request(get())
         self.assertEqual(len(app.backend.connections), 1)
+
+    def test_pipelined_errors_by_turns(self) -> None:
+        """Hundreds of requests that are refused at once are answered, all of them, by turns."""
+        world = self.world()
+        hello(world)
+        client = world.client().send(get(b"/", b"nobody.test") * 300 + get())
+        turns: list[int] = []
+        put_off = world.factory.env.turns.put_off
+
+        def count(whose: object) -> None:
+            turns.append(len(client.responses))
+            put_off(whose)  # type: ignore[arg-type]
+
+        self.patch(world.factory.env.turns, "put_off", count)
+        world.run_until(lambda: len(client.responses) == 301)
+        self.assertEqual(client.statuses, [404] * 300 + [200])
+        self.assertEqual(len(turns), 15)
+
+    def test_no_more_is_read_than_is_worked_off(self) -> None:
+        """While requests wait for their turn, what is read ahead of them is bounded."""
+        world = self.world()
+        request = get(b"/", b"nobody.test")
+        put_off = world.factory.env.turns.put_off
+        waiting: list[tuple[int, bool]] = []
+
+        def note(frontend: Any) -> None:
+            put_off(frontend)
+            world.network.callLater(0, lambda: waiting.append(state(frontend)))
+
+        def state(frontend: Any) -> tuple[int, bool]:
+            return len(frontend._ahead), frontend.is_reading_paused
+
+        self.patch(world.factory.env.turns, "put_off", note)
+        client = world.client().send(request * 8_000)
+        world.run_until(lambda: len(client.responses) == 8_000)
+        full = [is_paused for length, is_paused in waiting if length > 65536]
+        self.assertGreater(len(full), 10)
+        self.assertTrue(all(full))
+        self.assertLess(max(length for length, _ in waiting), 3 * 65536)
+
+    def test_leaves_while_put_off(self) -> None:
+        """A client that is gone by its next turn leaves nothing behind."""
+        world = self.world()
+        hello(world)
+        client = world.client().send(get(b"/", b"nobody.test") * 300)
+        world.run_until(lambda: world.factory.env.turns._waiting)
+        client.abort()
+        world.settle()
+        self.assertEqual(list(world.factory.env.turns._waiting), [])
+        self.assertLess(len(world.records), 300)
 
 
 class RefusalTests(WorldTestCase):
