@@ -145,6 +145,8 @@ def _told(reason: Any, timeout: float) -> tuple[str, bool]:
         return sentence.removeprefix("the TLS handshake with the backend failed: "), False
     if isinstance(reason, error.TimeoutError | defer.TimeoutError):
         return f"no connection within {timeout:g} s", False
+    if isinstance(reason, error.DNSLookupError) and _has_no_descriptor():
+        return "its name cannot be looked up, for want of descriptors", True
     for kind, sentence in _SENTENCES:
         if isinstance(reason, kind):
             return sentence, False
@@ -152,3 +154,12 @@ def _told(reason: Any, timeout: float) -> tuple[str, bool]:
     if isinstance(number, int):
         return os.strerror(number).lower(), number in _OUR_OWN
     return "no connection", False
+
+
+def _has_no_descriptor() -> bool:
+    """Whether the process has none left, which a lookup does not tell."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as failure:
+        return failure.errno in _OUR_OWN
+    return False
