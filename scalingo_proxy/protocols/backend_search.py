@@ -24,6 +24,7 @@ from scalingo_proxy.protocols.backend_attempts import BackendAttempts
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.kept_body import KEPT_BYTES
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
 from scalingo_proxy.routing.queue import Ticket
@@ -190,8 +191,11 @@ class BackendSearch(BackendAttempts):
             self._leased(lease)
 
     def _lease_of(self, pool: Pool, now: float) -> Lease | None:
-        """A place, if there is one now; for an idempotent request also at a member that wants to be tried."""
-        return pool.lease(self._tried, now, self._head.method in IDEMPOTENT)
+        """A place, if there is one now; also at a member to be tried, if failing there can be made good."""
+        may_try = self._head.method in IDEMPOTENT and (
+            self._request_complete or 0 < self._head.framing.length <= KEPT_BYTES
+        )
+        return pool.lease(self._tried, now, may_try)
 
     def _wait_in_queue(self, pool: Pool) -> None:
         now = self._env.seconds()

@@ -55,6 +55,18 @@ class TrialTests(WorldTestCase):
         self.assertEqual(healths(world), [UP])
 
     @each_world()
+    def test_long_uploads_try_nothing(self, world: World) -> None:
+        """An idempotent request tries a backend only if all of it can be sent again."""
+        app = hello(world, replies.echo())
+        app.backend.stop_listening()
+        world.request(get())
+        app.backend.listen_again()
+        world.advance(5)
+        long = world.request(post(b"x" * 65537, method=b"PUT"))
+        self.assertEqual((long.status, world.records[-1].code), (502, "quarantined"))
+        self.assertEqual(world.request(post(b"x" * 65536, method=b"PUT")).status, 200)
+
+    @each_world()
     def test_beside_others(self, world: World) -> None:
         """A backend that nobody probes is tried beside others; its failures cost no client anything."""
         app = hello(world, replies.fixed(b"fine"), backends=2)
