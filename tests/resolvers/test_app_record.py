@@ -334,6 +334,10 @@ _seconds = st.floats(0.001, 1e6)
 _networks = st.lists(st.sampled_from(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]), max_size=3).map(tuple)
 
 
+#: The name of a file; what is a URL is judged more strictly.
+_page = st.text(max_size=5).filter(lambda name: "\0" not in name and "://" not in name)
+
+
 def _some(**fields: Any) -> Any:
     return st.fixed_dictionaries({}, optional=fields)
 
@@ -351,7 +355,7 @@ _apps = st.builds(
     state=st.sampled_from(AppState),
     certificate=st.just("") | st.just("star") | st.just({"cert": "a.pem", "key": "a.key"}),
     send_proxy=st.sampled_from(["", "v1", "v2"]),
-    error_pages=_some(stopped=st.text(max_size=5), timeout=st.text(max_size=5)),
+    error_pages=_some(stopped=_page, timeout=_page),
     rate_limit=st.just({})
     | st.fixed_dictionaries({"requests": st.integers(1, 9)}, optional={"per": _seconds}),
     access=_some(deny=_networks.filter(bool), allow=_networks.filter(bool)),
