@@ -68,7 +68,10 @@ def _descriptor(transport: Any) -> int:
     """The socket below *transport*, or -1."""
     while transport is not None:
         get_handle = getattr(transport, "getHandle", None)
-        handle = get_handle() if get_handle is not None else None
+        try:
+            handle = get_handle() if get_handle is not None else None
+        except AttributeError:
+            return -1  # a connection that is gone has no socket any more
         if isinstance(handle, socket.socket):
             return handle.fileno()
         transport = getattr(transport, "transport", None)

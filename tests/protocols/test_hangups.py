@@ -65,6 +65,19 @@ class HangupsTests(SynchronousTestCase):
         self.assertEqual(client.told, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_lost_meanwhile(self) -> None:
+        """A connection that is gone, as Twisted leaves it behind, keeps nobody else from being noticed."""
+        lost, leaving = self.client(), self.client()
+
+        def no_socket() -> socket.socket:
+            raise AttributeError("socket")
+
+        self.patch(lost, "getHandle", no_socket)
+        leaving.far.close()
+        self.clock.advance(LOOK_SECONDS)
+        self.assertEqual((lost.told, leaving.told), (0, 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_closed_meanwhile(self) -> None:
         """A descriptor that is no longer the client's is not asked about."""
         client = self.client()
