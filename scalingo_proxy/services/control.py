@@ -238,7 +238,8 @@ class Control:
             app, tryouts = written
             return BackendsChange(app, self._pools.get(name), self.statuses, self._reactor, tryouts)
 
-        return self._deploy(plan, ready).addCallback(done)
+        # Whoever takes one out deploys nothing at the addresses of the others.
+        return self._deploy(plan, ready, is_deploy=not callable(backends)).addCallback(done)
 
     def set_state(self, name: str, state: AppState) -> Deferred[App]:
         """Run, stop or pause the app, and keep it so."""

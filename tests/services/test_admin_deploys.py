@@ -328,12 +328,12 @@ class RedeployTests(DeployCase):
     """A set that names a backend again."""
 
     def quarantine(self) -> Any:
-        """Put the only member there."""
+        """Put the first member there, and whoever is with it."""
         pool = self.world.pool("hello")
-        lease = pool.lease()
-        assert lease is not None
-        lease.release(Outcome.CONNECT_FAILED, self.world.reactor.seconds())
-        (member,) = pool.members
+        for lease in [pool.lease() for _ in pool.members]:
+            assert lease is not None
+            lease.release(Outcome.CONNECT_FAILED, self.world.reactor.seconds())
+        member = pool.members[0]
         self.assertIs(member.health, HealthState.QUARANTINED)
         return member
 
@@ -350,6 +350,14 @@ class RedeployTests(DeployCase):
         """A change of something else is no deploy."""
         member = self.quarantine()
         self.put(APP, {"balancer": "random_two"}, "PATCH")
+        self.assertIs(member.health, HealthState.QUARANTINED)
+
+    def test_taking_one_out(self) -> None:
+        """Whoever takes another one out says nothing of this one."""
+        member = self.quarantine()
+        self.put(BACKENDS, {"backends": [ONE, TWO]})
+        self.quarantine()
+        self.assertEqual(self.world.ask("DELETE", f"{BACKENDS}/{TWO}").status, 200)
         self.assertIs(member.health, HealthState.QUARANTINED)
 
     def test_that_waits(self) -> None:
