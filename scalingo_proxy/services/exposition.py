@@ -69,19 +69,19 @@ class Family:
 
     def lines(self, samples: Iterable[tuple[Sequence[str], float]]) -> Iterator[str]:
         """Write it whole, some lines at a time; each sample is its label values and its number."""
-        return self.lines_of_escaped(
-            (*map(escape_label, values), format_value(value)) for values, value in samples
-        )
-
-    def lines_of_escaped(self, samples: Iterable[tuple[str | int, ...]]) -> Iterator[str]:
-        """Write it whole and fast; each sample is its label values, escaped already, and its number."""
         pairs = ",".join(f'{label}="%s"' for label in self.labels)
         line = f"{self.name}{{{pairs}}} %s\n" if pairs else f"{self.name} %s\n"
+        return self.with_lines(
+            line % (*map(escape_label, values), format_value(value)) for values, value in samples
+        )
+
+    def with_lines(self, lines: Iterable[str]) -> Iterator[str]:
+        """Write it whole; each line was written by whoever has very many of them."""
         yield _head(self.name, self.kind, self.help)
-        rest = iter(samples)
+        rest = iter(lines)
         # Many at once: handing each line on by itself takes longer than writing it.
-        while lines := [line % sample for sample in islice(rest, _LINES_AT_ONCE)]:
-            yield "".join(lines)
+        while several := "".join(islice(rest, _LINES_AT_ONCE)):
+            yield several
 
 
 @attrs.frozen
@@ -105,7 +105,9 @@ class HistogramFamily:
             yield several
 
     def series(self, value: str = "") -> list[str]:
-        """One series without its numbers: every other text is the place of one.  Worth keeping.
+        """One series without its numbers: what stands before each of them, and behind the last.
+
+        It takes longer to make than to use, so it is worth keeping.
 
         :param value: the label's, escaped already.
         """
@@ -115,9 +117,7 @@ class HistogramFamily:
         bounds = (*(f"{bound:g}" for bound in self.bounds), "+Inf")
         places = [f'{self.name}_bucket{{{pair}{comma}le="{bound}"}} ' for bound in bounds]
         places += [f"{self.name}_sum{labels} ", f"{self.name}_count{labels} "]
-        # The number of one line and the line end stand before the next line.
-        texts = [text for place in places for text in (f"\n{place}", "")]
-        return [texts[0][1:], *texts[1:], "\n"]
+        return [places[0], *(f"\n{place}" for place in places[1:]), "\n"]
 
 
 def pieces(lines: Iterable[str], size: int) -> Iterator[str]:
@@ -136,22 +136,24 @@ def pieces(lines: Iterable[str], size: int) -> Iterator[str]:
 def numbers_in(series: Sequence[str], counts: Sequence[int], total: float) -> str:
     """One series of a histogram with its numbers.
 
-    Made at once, because one line after the other takes three times as long.
+    Made by runs of the same number, of which there are few: writing each one
+    by itself takes four times as long.
 
     :param series: see :meth:`HistogramFamily.series`.
     :param counts: how many fell into each bucket; the last one is for what is
         beyond every bound.
     :param total: their sum.
     """
-    rising = []
-    number, told = 0, "0"
-    for count in counts:
-        if count:  # writing a number takes longer than adding it
+    number, told, begun = 0, "0", 0
+    texts = [series[0]]
+    for index, count in enumerate(counts):
+        if count:
+            if index > begun:
+                texts += told, told.join(series[begun + 1 : index + 1])
             number += count
-            told = str(number)
-        rising.append(told)
-    texts = list(series)
-    texts[1::2] = (*rising, repr(total), told)
+            told, begun = str(number), index
+    end = len(counts)
+    texts += told, told.join(series[begun + 1 : end + 1]), repr(total), series[end + 1], told, series[end + 2]
     return "".join(texts)
 
 

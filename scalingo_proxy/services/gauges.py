@@ -69,7 +69,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
 
     Backends are told of apps that have a series of their own only.
     """
-    metrics.add_escaped(
+    metrics.add_lines(
         Family(
             "scalingo_proxy_requests_in_flight",
             "gauge",
@@ -78,7 +78,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
         ),
         lambda: _in_flight(metrics, pools),
     )
-    metrics.add_escaped(
+    metrics.add_lines(
         Family(
             "scalingo_proxy_requests_queued",
             "gauge",
@@ -87,7 +87,7 @@ def add_pools(metrics: Metrics, pools: Iterable[Pool]) -> None:
         ),
         lambda: _queued(metrics, pools),
     )
-    metrics.add_escaped(
+    metrics.add_lines(
         Family(
             "scalingo_proxy_backend_up",
             "gauge",
@@ -288,32 +288,38 @@ def add_build_info(metrics: Metrics, facts: Mapping[str, str]) -> None:
 # -- what the pools say ------------------------------------------------------
 
 
-def _in_flight(metrics: Metrics, pools: Iterable[Pool]) -> Iterable[tuple[str, int]]:
+def _in_flight(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[str]:
     numbers: dict[str, int] = {}
+    label_of = metrics.app_label
     for pool in pools:
-        label = metrics.app_label(pool.app.name)
+        label = label_of(pool.app.name)
         number = numbers.get(label, 0)
         for member in pool.members:
             number += member.in_flight
         for member in pool.draining:
             number += member.in_flight
         numbers[label] = number
-    return numbers.items()
+    for label, number in numbers.items():
+        yield f'scalingo_proxy_requests_in_flight{{app="{label}"}} {number}\n'
 
 
-def _queued(metrics: Metrics, pools: Iterable[Pool]) -> Iterable[tuple[str, int]]:
+def _queued(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[str]:
     numbers: dict[str, int] = {}
+    label_of = metrics.app_label
     for pool in pools:
-        label = metrics.app_label(pool.app.name)
+        label = label_of(pool.app.name)
         numbers[label] = numbers.get(label, 0) + pool.queue.length
-    return numbers.items()
+    for label, number in numbers.items():
+        yield f'scalingo_proxy_requests_queued{{app="{label}"}} {number}\n'
 
 
-def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[tuple[str, str, int]]:
+def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[str]:
+    label_of = metrics.app_label
     for pool in pools:
-        label = metrics.app_label(pool.app.name)
+        label = label_of(pool.app.name)
         if label != OTHER_APPS:
             for member in pool.members:
                 health = member.health
-                is_up = health is _UP or health is _UNPROVEN
-                yield label, escape_label(member.backend.address), int(is_up)
+                up = 1 if health is _UP or health is _UNPROVEN else 0
+                address = escape_label(member.backend.address)
+                yield f'scalingo_proxy_backend_up{{app="{label}",backend="{address}"}} {up}\n'

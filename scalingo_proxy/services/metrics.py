@@ -41,9 +41,6 @@ PIECE_CHARACTERS = 100_000
 #: Tells a family's samples now: label values and number of each.
 Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
 
-#: Tells samples that are escaped already: label values, and the number.
-EscapedReading = Callable[[], Iterable[tuple[str | int, ...]]]
-
 # By the first digit of the status; a status that HTTP does not have is "other".
 _CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -216,9 +213,9 @@ class Metrics:
         """
         self._readings.append((family, lambda: family.lines(read())))
 
-    def add_escaped(self, family: Family, read: EscapedReading) -> None:
-        """The same for families of many samples; what *read* tells has to be escaped already."""
-        self._readings.append((family, lambda: family.lines_of_escaped(read())))
+    def add_lines(self, family: Family, read: Callable[[], Iterable[str]]) -> None:
+        """The same for families of very many samples: *read* writes the lines, labels escaped and all."""
+        self._readings.append((family, lambda: family.with_lines(read())))
 
     def app_label(self, app: str) -> str:
         """What the label ``app`` says for this app, escaped; it gets a series of its own if there is room."""
@@ -241,7 +238,7 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         apps = tuple(self._apps.values())
-        yield from _REQUESTS.lines_of_escaped(self._request_samples(apps))
+        yield from _REQUESTS.with_lines(self._request_lines(apps))
         yield from _REQUEST_DURATION.lines(app.histogram() for app in apps)
         yield from _CONNECT_DURATION.lines(
             [numbers_in(_CONNECT_DURATION.series(), self._connects, self._connect_seconds)]
@@ -249,8 +246,12 @@ class Metrics:
         yield from _FIRST_BYTE_DURATION.lines(
             [numbers_in(_FIRST_BYTE_DURATION.series(), self._first_bytes, self._first_byte_seconds)]
         )
-        yield from _REQUEST_BYTES.lines_of_escaped((app.label, app.bytes_in) for app in apps)
-        yield from _RESPONSE_BYTES.lines_of_escaped((app.label, app.bytes_out) for app in apps)
+        yield from _REQUEST_BYTES.with_lines(
+            f'scalingo_proxy_request_bytes_total{{app="{app.label}"}} {app.bytes_in}\n' for app in apps
+        )
+        yield from _RESPONSE_BYTES.with_lines(
+            f'scalingo_proxy_response_bytes_total{{app="{app.label}"}} {app.bytes_out}\n' for app in apps
+        )
         yield from _ERRORS.lines(((reason,), count) for reason, count in tuple(self._errors.items()))
         yield from _OPEN_CONNECTIONS.lines(tuple(self._connections.items()))
         yield from _RELOADS.lines(((result,), count) for result, count in tuple(self._reloads.items()))
@@ -275,10 +276,10 @@ class Metrics:
         counts = self._apps[app] = _AppCounts(app)
         return counts
 
-    def _request_samples(self, apps: Iterable[_AppCounts]) -> Iterator[tuple[str, str, str, int]]:
+    def _request_lines(self, apps: Iterable[_AppCounts]) -> Iterator[str]:
         for app in apps:
-            label = app.label
             for listener, by_code in tuple(app.requests.items()):
+                labels = f'listener="{escape_label(listener)}",app="{app.label}"'
                 for code, count in enumerate(by_code):
                     if count:
-                        yield escape_label(listener), label, _CODES[code], count
+                        yield f'scalingo_proxy_requests_total{{{labels},code="{_CODES[code]}"}} {count}\n'
