@@ -47,13 +47,17 @@ def wish(random: Random) -> str:
 
 
 class HTTPCaller(ScriptedClient):
-    """Asks one request after another over one connection, each when the one before is answered."""
+    """Asks one request after another over one connection, each when the one before is answered.
+
+    :ivar idle_since: when the last one was; ``None`` before.
+    """
 
     def __init__(self, network: Any, door: tuple[str, int], over: Over) -> None:
         super().__init__(network)
         self._over = over
         self._exchange: Exchange | None = None
         self._expected = (0, 0)
+        self.idle_since: float | None = None
         network.connectTCP(*door, _Connecting(self))
 
     def begin(self, exchange: Exchange, random: Random) -> None:
@@ -271,11 +275,13 @@ class HTTP2Caller(HTTP2Client):
         self.reactor = network
         self._over = over
         self._asked: dict[Exchange, tuple[Any, int]] = {}
+        self.idle_since: float | None = None
         self._waiting: list[Callable[[], None]] = []
         network.connectTCP(*door, _Connecting(self))
 
     def begin(self, exchange: Exchange, random: Random) -> None:
         """Ask, as soon as there is a connection."""
+        self.idle_since = None
         method, target = exchange.kind.partition(" ")[0].encode(), f"/{exchange.id}{wish(random)}".encode()
         body = bytes(random.choice((1, 3000))) if method == b"POST" else None
         listed = fields(
@@ -309,6 +315,7 @@ class HTTP2Caller(HTTP2Client):
                 exchange.has_begun = stream.status == 200
             if stream.is_over:
                 del self._asked[exchange]
+                self.idle_since = None if self._asked else self.reactor.seconds()
                 self._judge(exchange, stream, size)
                 self._over(exchange, self)
 

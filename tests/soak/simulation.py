@@ -49,6 +49,9 @@ TLS_DOOR = ("127.0.0.1", 8443)
 #: For how long an outage that is over may still show: the quarantine it led to.
 RECOVERY_SECONDS = 12.0
 
+#: How long clients may keep a connection that they do not use.
+_KEEP_ALIVE_SECONDS = 30.0
+
 #: How long connections that nobody told of a lost machine are kept.
 _KEPT_SECONDS = 60.0
 
@@ -93,7 +96,7 @@ class SimulatedHour(SoakMembers):
                 first_byte=10.0,
                 idle=20.0,
                 request_body=10.0,
-                keep_alive=30.0,
+                keep_alive=_KEEP_ALIVE_SECONDS,
                 queue=8.0,
                 drain=10.0,
             ),
@@ -178,7 +181,8 @@ class SimulatedHour(SoakMembers):
                 if exchange.code and record.code != "-":
                     exchange.code = record.code
                 exchange.has_begun |= record.backend in broken_in_answers
-            if exchange.code == "app-stopped" and self._was_stopped(exchange):
+            # Who could not connect is told of that, although the app stopped before another was asked.
+            if exchange.code in ("app-stopped", "connect-failed") and self._was_stopped(exchange):
                 self.counts["refused while stopped"] += 1
                 exchange.code = ""
         verdict = Verdict(self.exchanges, self, asked, RECOVERY_SECONDS)
@@ -237,20 +241,26 @@ class SimulatedHour(SoakMembers):
         if kind == "WEBSOCKET":
             return WebSocketCaller(network, self.world.address, self._over)
         if kind.endswith("h2"):
-            self._http2 = [caller for caller in self._http2 if not caller.is_over]
+            self._http2 = [caller for caller in self._http2 if self._may_ask(caller)]
             if not self._http2 or self._random.random() < 0.05:
                 self._http2.append(HTTP2Caller(network, HTTP2_DOOR, self._over))
             return self._random.choice(self._http2)
-        self._idle = [caller for caller in self._idle if not caller.is_over]
+        self._idle = [caller for caller in self._idle if self._may_ask(caller)]
         if self._idle and self._random.random() < 0.7:
             return self._idle.pop(self._random.randrange(len(self._idle)))
         return HTTPCaller(network, self.world.address, self._over)
+
+    def _may_ask(self, caller: HTTPCaller | HTTP2Caller) -> bool:
+        """Whether it may be used: who asks just when the proxy gives it up, may have to repeat it."""
+        is_fresh = caller.idle_since is None or self.now - caller.idle_since < _KEEP_ALIVE_SECONDS - 1.0
+        return not caller.is_over and is_fresh
 
     def _over(self, exchange: Exchange, caller: Caller) -> None:
         exchange.ended = self.now
         del self._under_way[exchange]
         self.exchanges.append(exchange)
         if type(caller) is HTTPCaller and not caller.is_over:
+            caller.idle_since = self.now
             self._idle.append(caller)
 
     # -- who serves ----------------------------------------------------------
