@@ -186,6 +186,8 @@ class EagerClient(Eager, tcp.Client):
     once instead of three times: 30 µs less for each.
     """
 
+    _is_made = False
+
     def _finishInit(self, when_done: Any, skt: Any, error: Any, reactor: Any) -> None:
         if when_done is None or self._requiresResolution:
             super()._finishInit(when_done, skt, error, reactor)  # type: ignore[no-untyped-call]
@@ -209,7 +211,30 @@ class EagerClient(Eager, tcp.Client):
             return
         del self.doRead, self.doWrite
         self.stopWriting()  # type: ignore[no-untyped-call]
-        self._connectDone()  # type: ignore[no-untyped-call]
+        self._connectDone()
+
+    def _connectDone(self) -> None:
+        self._is_made = True
+        super()._connectDone()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any) -> None:
+        if not self._is_made and hasattr(self, "socket"):
+            # The poll told of a hang-up, and the socket knows why.
+            result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if result:
+                failed = getConnectError((result, os.strerror(result)))  # type: ignore[no-untyped-call]
+                self.failIfNotConnected(failed)  # type: ignore[no-untyped-call]
+                return
+        super().connectionLost(reason)
+
+    def _closeSocket(self, orderly: bool) -> None:
+        if self._is_made:
+            super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
+            return
+        # An attempt may be given up while its event is among those being handled.  Whoever
+        # got the same descriptor now would be given that event: a connection that has just
+        # been made or accepted would be taken for lost.
+        self.reactor.callLater(0, self.socket.close)  # type: ignore[attr-defined]
 
 
 class EagerPort(tcp.Port):

@@ -60,9 +60,11 @@ class Connection:
         self.reader = reader
         self.writer = writer
         self.first = first
+        self._last = ""
 
     async def ask(self, exchange: Exchange, head: bytes, body: bytes = b"") -> bool:
         """Send a request and read all of its answer; whether the connection can be used again."""
+        exchange.behind, self._last = self._last, exchange.id
         self.writer.write(head + body)
         first, fields = await self.read_head(exchange)
         length = fields.get("content-length")

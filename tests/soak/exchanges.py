@@ -17,6 +17,7 @@ class Exchange:
     :ivar backend: who answered, or the last who was asked; ``""`` while unknown.
     :ivar status: of the answer; 0 when there was none.
     :ivar code: the reason code of an error of the proxy's, or what broke.
+    :ivar behind: the id of the exchange before it on the same connection.
     :ivar connected: when the connection was begun that it went over, where that passes through.
     :ivar source: where its client connects from, where that tells it from others.
     :ivar has_begun: a byte of an answer came.
@@ -35,6 +36,7 @@ class Exchange:
     has_begun: bool = False
     connected: float = 0.0
     source: str = ""
+    behind: str = ""
 
     @property
     def is_good(self) -> bool:

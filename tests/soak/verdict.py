@@ -54,6 +54,8 @@ class Verdict:
         self.errors[exchange.code, excuse or "NOT EXCUSED"] += 1
         if not excuse:
             where = f"at {exchange.backend or self._backends_by_id.get(exchange.id) or 'no backend'}"
+            if exchange.behind:
+                where += f" behind {exchange.behind}"
             self.faults.append(
                 f"{exchange.kind} {exchange.id} of {exchange.app} {where}: {exchange.status} {exchange.code}"
                 f" at {exchange.began:.2f}"
