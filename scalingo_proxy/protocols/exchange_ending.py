@@ -231,7 +231,7 @@ class ExchangeEnding(BackendSearch):
             try:
                 is_over = self._tell_client(error)
             finally:
-                if is_over:
+                if is_over and self.record.finished_at is None:
                     self._finish()
 
     def _let_go(self, outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -24,6 +24,7 @@ from scalingo_proxy.errors import BadRequest, Denied, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.wire.proxy_header import ProxyHeader, ProxyHeaderReader, ProxyHeaderRefused
 
@@ -66,6 +67,8 @@ class ProxyHeaderFactory(Factory):
         self.header_seconds = header_seconds
         self._networks = Networks(trusted_proxies)
         self._waiting: set[_ProxyHeaderProtocol] = set()
+        self._emptied: list[Deferred[Any]] = []
+        self.is_draining = False
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -78,6 +81,7 @@ class ProxyHeaderFactory(Factory):
         self.wrapped.doStop()
 
     def startFactory(self) -> None:
+        self.is_draining = False
         self.env.begin(self)
 
     def stopFactory(self) -> None:
@@ -106,7 +110,11 @@ class ProxyHeaderFactory(Factory):
         """A client has sent its header, or has gone without."""
         self._waiting.discard(protocol)
         self.env.clients.closed(protocol)
-        if not self._waiting and not self.numPorts:
+        if self._waiting:
+            return
+        if self._emptied:
+            self.env.reactor.callLater(0, self._tell_emptied)  # the one behind takes over in this turn
+        if not self.numPorts:
             self.env.end(self)
 
     def refuse(self, peer: Any, error: ProxyError, started_at: float) -> None:
@@ -130,11 +138,25 @@ class ProxyHeaderFactory(Factory):
         return len(self._waiting) + getattr(self.wrapped, "open_connections", 0)
 
     def drain(self, seconds: float) -> Deferred[Any]:
-        """Close what is still without a header, and drain the factory behind."""
+        """Drain the factory behind, once all have sent their header or had a moment for it."""
+        self.is_draining = True
         for protocol in list(self._waiting):
-            protocol.abort()
+            protocol.hurry()
+        drains = [self._drain_wrapped(seconds)]
+        if self._waiting:
+            emptied: Deferred[Any] = Deferred()
+            self._emptied.append(emptied)
+            drains.append(emptied.addCallback(lambda _: self._drain_wrapped(seconds)))
+        return gatherResults(drains)
+
+    def _drain_wrapped(self, seconds: float) -> Deferred[Any]:
         drain = getattr(self.wrapped, "drain", None)
         return succeed(None) if drain is None else maybeDeferred(drain, seconds)
+
+    def _tell_emptied(self) -> None:
+        emptied, self._emptied = self._emptied, []
+        for each in emptied:
+            each.callback(None)
 
 
 class _ProxyHeaderProtocol(Protocol, Timed):
@@ -158,6 +180,8 @@ class _ProxyHeaderProtocol(Protocol, Timed):
         self._factory.opened(self)
         self._started_at = env.seconds()
         env.deadlines.set(self, self._started_at + self._factory.header_seconds)
+        if self._factory.is_draining:
+            self.hurry()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
         reader = self._reader
@@ -210,6 +234,14 @@ class _ProxyHeaderProtocol(Protocol, Timed):
     def give_up(self) -> None:
         """Close, to make room for others."""
         self.abort()
+
+    def hurry(self) -> None:
+        """The proxy stops: a header that is on its way may still come."""
+        until = self._started_at + QUIET_SECONDS
+        if until > self._env.seconds():
+            self._env.deadlines.set(self, until)
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Close without a word, and without a record."""

@@ -224,19 +224,39 @@ class StoppingTests(WorldTestCase):
     """Stopping."""
 
     def test_drain(self) -> None:
-        """Clients without a header go at once, exchanges under way finish."""
+        """Clients without a header go, but for those that have just come; exchanges under way finish."""
         world = self.world(build=build)
         app = hello(world)
-        app.backend.answer(replies.delayed(1.0, replies.fixed(b"late")))
-        silent, busy = world.client(), world.client().send(V1 + get())
+        app.backend.answer(replies.delayed(1.5, replies.fixed(b"late")))
+        silent = world.client()
+        world.advance(1.1)
+        busy, new, mute = world.client().send(V1 + get()), world.client(), world.client()
         world.run_until(lambda: app.requests)
         drained = world.factory.drain(10.0)
         world.settle()
         self.assertTrue(silent.is_over)
+        world.advance(0.5)
+        new.send(V1 + get())
+        world.advance(0.7)
+        self.assertTrue(mute.is_over)
         self.assertNoResult(drained)
         world.run_until(drained)
         world.settle()
-        self.assertEqual(busy.response.body, b"late")
+        self.assertEqual([client.response.body for client in (busy, new)], [b"late"] * 2)
+
+    def test_drain_of_the_last_moment(self) -> None:
+        """The drain waits for a client whose header came when nobody else was left."""
+        world = self.world(build=build)
+        hello(world)
+        client = world.client()
+        world.settle()
+        drained = world.factory.drain(10.0)
+        world.advance(0.5)
+        self.assertNoResult(drained)
+        client.send(V1 + get())
+        world.run_until(drained)
+        world.settle()
+        self.assertEqual(client.statuses, [200])
 
     def test_drain_of_others(self) -> None:
         """A factory that knows no drain is left alone."""
