@@ -69,8 +69,6 @@ class HTTPFrontend(HTTPUploads):
         self._searched = 0
         self._skipped_line = False
         self._advancing = False
-        #: Whether requests that were received wait for a later turn.
-        self._is_put_off = False
         self._is_accounted = False
 
     # -- called by Twisted ---------------------------------------------------
@@ -92,10 +90,13 @@ class HTTPFrontend(HTTPUploads):
         doing = self._doing
         try:
             if doing is Doing.EXCHANGE:
-                if self._upload_open and not self._ahead:
+                if self._upload_open and not self._ahead and not self._crumbles:
                     self._receive_body(data)
                 else:
                     self._read_ahead(data)
+                    if self._upload_open and self._crumbles:
+                        self._put_off()
+                        self._pause_reading()
             elif doing is Doing.LINGERING:
                 self._throw_away(data)
             elif doing is not Doing.CLOSED:
@@ -245,16 +246,19 @@ class HTTPFrontend(HTTPUploads):
                     break
                 left -= 1
                 if left <= 0 and self._doing is Doing.WAITING and self._ahead:
-                    self._is_put_off = True
-                    self._env.turns.put_off(self)
+                    self._put_off()
                     break
         finally:
             self._advancing = False
 
     def take_turn(self) -> None:
-        """Go on with the requests that one turn had no time for."""
+        """Go on with the requests, or the body, that one turn had no time for."""
         self._is_put_off = False
         try:
+            if self._doing is Doing.EXCHANGE:
+                if self._upload_open:
+                    self.open_upload()
+                return
             self._advance()
             if len(self._ahead) > READ_AHEAD_BYTES and self._doing is not Doing.HEAD:
                 self._pause_reading()  # each answer has resumed it

@@ -23,6 +23,9 @@ __all__ = ["READ_AHEAD_BYTES", "HTTPUploads"]
 #: then reading goes on, since only a reader notices that the client left.
 READ_AHEAD_BYTES = 65536
 
+#: What is less than this is quickly read, however small its chunks are.
+_CRUMBS_BYTES = 4096
+
 
 class HTTPUploads(HTTPEnding):
     """The reading of request bodies.
@@ -35,6 +38,20 @@ class HTTPUploads(HTTPEnding):
         self._body: BodyReader | None = None
         self._body_bytes = 0
         self._upload_open = False
+        #: Whether the body comes in chunks so small that most of it is framing.
+        self._crumbles = False
+        #: Whether what was received waits for a later turn.
+        self._is_put_off = False
+
+    def take_turn(self) -> None:
+        """Go on with what one turn had no time for."""
+        raise NotImplementedError
+
+    def _put_off(self) -> None:
+        """Let others have their turn first."""
+        if not self._is_put_off:
+            self._is_put_off = True
+            self._env.turns.put_off(self)
 
     def _read_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -70,6 +87,8 @@ class HTTPUploads(HTTPEnding):
         except FramingError as error:
             exchange.fail(BadRequest(str(error)))
             return
+        if len(data) > _CRUMBS_BYTES:
+            self._crumbles = len(payload) * 4 < len(data)
         if payload:
             self._body_bytes += len(payload)
             exchange.record.bytes_in = self._body_bytes
@@ -82,6 +101,7 @@ class HTTPUploads(HTTPEnding):
             return
         # Before the last piece goes out, since the answer may come inside that call.
         self._body = None
+        self._crumbles = False
         self._ahead += body.excess
         self._upload_open = False
         self._cycle.on_request(Event.END)

@@ -251,6 +251,24 @@ class OrderTests(WorldTestCase):
         self.assertTrue(all(full))
         self.assertLess(max(length for length, _ in waiting), 3 * 65536)
 
+    def test_bodies_in_crumbs_by_turns(self) -> None:
+        """Bodies in the smallest of chunks arrive whole, by turns; the next request follows."""
+        world = self.world()
+        app = hello(world, replies.echo())
+        turns: list[object] = []
+        put_off = world.factory.env.turns.put_off
+        self.patch(world.factory.env.turns, "put_off", lambda whose: (turns.append(whose), put_off(whose)))
+        body = bytes(random.Random(1).randbytes(40_000))
+        crumbs = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+        head = get(b"/", b"hello.test", b"Transfer-Encoding: chunked", method=b"POST")
+        clients = [world.client().send(head + crumbs + get()) for _ in range(2)]
+        world.run_until(lambda: all(len(client.responses) == 2 for client in clients))
+        for client in clients:
+            self.assertEqual([response.body for response in client.responses], [body, b""])
+        self.assertEqual(app.requests, 4)
+        self.assertGreater(len(turns), 2)
+        self.assertEqual(list(world.factory.env.turns._waiting), [])
+
     def test_leaves_while_put_off(self) -> None:
         """A client that is gone by its next turn leaves nothing behind."""
         world = self.world()
