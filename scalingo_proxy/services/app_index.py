@@ -8,7 +8,7 @@ time.  Follows a feed; knows nothing of how apps are told.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -44,16 +44,20 @@ class AppIndex:
 
     def page(self, query: str, page: int, per_page: int) -> AppPage:
         """The apps with *query* in their name or in one of their domains; case does not matter."""
-        self._build()
-        wanted = query.strip().lower()
-        found = self._names
-        if wanted:
-            found = [name for name, text in zip(found, self._texts, strict=True) if wanted in text]
+        found = self.names(query)
         first = (page - 1) * per_page
         apps = self._feed.apps()
         # Another watcher of the same change may ask before this one is told.
         shown = tuple(apps[name] for name in found[first : first + per_page] if name in apps)
         return AppPage(shown, page, per_page, len(found))
+
+    def names(self, query: str) -> Sequence[str]:
+        """The names of all that *query* finds, in order; not to be kept, because changes show in it."""
+        self._build()
+        wanted = query.strip().lower()
+        if not wanted:
+            return self._names
+        return [name for name, text in zip(self._names, self._texts, strict=True) if wanted in text]
 
     def _build(self) -> None:
         if self._leave is None:

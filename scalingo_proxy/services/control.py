@@ -8,7 +8,7 @@ the store and in effect in the table.  Knows no HTTP, no file and no listener.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -121,6 +121,11 @@ class Control:
         """
         self._require_loaded()
         return self._index.page(query, page, per_page)
+
+    def app_names(self, query: str = "") -> Sequence[str]:
+        """The names of all apps that *query* finds, in order; not to be kept."""
+        self._require_loaded()
+        return self._index.names(query)
 
     def app(self, name: str) -> App:
         """The app as it is in effect.

@@ -27,6 +27,7 @@ __all__ = [
     "badge",
     "document",
     "errors_table",
+    "in_turns",
     "live",
     "region",
     "request_link",
@@ -41,7 +42,7 @@ class InTurns(Element):
     """Rows that are rendered some at a time, the reactor's turn between: a long table takes a while."""
 
     def __init__(
-        self, reactor: IReactorTime, rows: Sequence[Any], build: Callable[[Any], Tag], at_once: int = 5
+        self, reactor: IReactorTime, rows: Sequence[Any], build: Callable[[Any], Tag], at_once: int = 3
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -61,13 +62,18 @@ class InTurns(Element):
 class _Later(Element):
     """Something that is rendered in another turn."""
 
-    def __init__(self, reactor: IReactorTime, what: Element) -> None:
+    def __init__(self, reactor: IReactorTime, what: Any) -> None:
         super().__init__()
         self._reactor = reactor
         self._what = what
 
     def render(self, request: IRequest | None) -> Any:
         return deferLater(self._reactor, 0, lambda: self._what)
+
+
+def in_turns(reactor: IReactorTime, parts: Iterable[Any]) -> list[Any]:
+    """The parts of a page, each rendered in a turn of its own."""
+    return [_Later(reactor, part) for part in parts]
 
 
 def document(

@@ -23,7 +23,7 @@ from twisted.web.template import Tag, flattenString, tags
 
 from scalingo_proxy.services.admin_answers import Refusal, refusal_for_error
 from scalingo_proxy.services.admin_sessions import COOKIE, SESSION_SECONDS, Sessions
-from scalingo_proxy.services.status_elements import document
+from scalingo_proxy.services.status_elements import document, in_turns
 from scalingo_proxy.services.status_view import StatusView
 
 __all__ = [
@@ -266,9 +266,8 @@ class Page(Resource):
             proof = tags.input(type="hidden", name="proof", value=site.sessions.proof(session))
             button = tags.button("Sign out", type="submit", class_="plain")
             navigation.append(tags.form(proof, button, method="post", action="/logout"))
-        return document(
-            html.title, html.main, facts=site.view.facts(), events=html.events, navigation=navigation
-        )
+        main = in_turns(site.reactor, html.main)
+        return document(html.title, main, facts=site.view.facts(), events=html.events, navigation=navigation)
 
     def _write(self, request: Request, answer: Html | Redirect, data: bytes) -> None:
         _set_headers(request, "text/html; charset=utf-8")

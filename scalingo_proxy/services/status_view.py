@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from typing import Any
 
 import attrs
@@ -188,11 +189,18 @@ class StatusView:
         if sort == "name":
             found = self._control.apps(query, page, per_page)
             return [self.row(app) for app in found.apps], found.total
-        everything = self._control.apps(query, 1, 1_000_000).apps
+        names = self._control.app_names(query)
         rates = self._traffic.rates()
-        ordered = sorted(everything, key=lambda app: (-rates.get(app.name, 0.0), app.name))
-        shown = ordered[(page - 1) * per_page : page * per_page]
-        return [self.row(app) for app in shown], len(everything)
+        known = frozenset(rates).intersection(names)
+        # Those without a request need no sorting: they follow in the order of their names.
+        busy = sorted(
+            (name for name, rate in rates.items() if rate and name in known),
+            key=lambda name: (-rates[name], name),
+        )
+        is_busy = frozenset(busy)
+        ordered = chain(busy, (name for name in names if name not in is_busy))
+        shown = islice(ordered, (page - 1) * per_page, page * per_page)
+        return [self.row(self._control.app(name)) for name in shown], len(names)
 
     def app(self, name: str) -> AppView:
         """One app.

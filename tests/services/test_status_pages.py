@@ -87,7 +87,9 @@ class StatusCase(SynchronousTestCase):
         """Send a form as a browser does."""
         data = urlencode(form).encode("ascii")
         told = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://127.0.0.1:8081"}
-        return self.world.begin("POST", path, data, headers=HTML | told | headers).reply()
+        asked = self.world.begin("POST", path, data, headers=HTML | told | headers)
+        self.world.reactor.advance(0)
+        return asked.reply()
 
     def proof(self, path: str, **headers: str) -> str:
         """What the forms of a page carry."""
@@ -277,7 +279,9 @@ class OverviewTests(StatusCase):
     def test_not_loaded(self) -> None:
         """Before the store is loaded there is a page that says so."""
         world = AdminWorld(with_status=True, loaded=False).start()
-        reply = world.begin("GET", "/", headers=HTML).reply()
+        asked = world.begin("GET", "/", headers=HTML)
+        world.reactor.advance(0)
+        reply = asked.reply()
         self.assertEqual(reply.status, 503)
         self.assertIn("the store is still being loaded", Document(reply.body).text)
 
