@@ -85,6 +85,13 @@ class Downstream(Protocol):
     def timed(self) -> Timed:
         """What the exchange's waits are counted on."""
 
+    @property
+    def raw_transport(self) -> Any:
+        """Where payload of the response may be written as it is, by others, too; else ``None``."""
+
+    def writing_held(self, is_held: bool) -> None:
+        """What others write to that transport is not taken by the client for now, or is again."""
+
     def send_informational(self, head: ResponseHead) -> None:
         """Relay a 1xx response other than 101."""
 

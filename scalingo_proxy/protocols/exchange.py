@@ -8,6 +8,8 @@ came on.
 
 from __future__ import annotations
 
+from typing import Any
+
 from scalingo_proxy.errors import BadResponse, Denied, Misdirected
 from scalingo_proxy.model import App, Outcome, Record
 from scalingo_proxy.protocols.downstream import Downstream, Phase
@@ -20,6 +22,7 @@ from scalingo_proxy.protocols.sent_proxy_header import proxy_header_bytes
 from scalingo_proxy.protocols.websocket_relay import WebSocketRelay
 from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
 from scalingo_proxy.routing.retries import is_repeatable
+from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
@@ -203,6 +206,45 @@ class Exchange(ExchangeEnding):
         else:
             return
         self._env.deadlines.set(self._timed, self._env.seconds() + wait)
+
+    # -- bodies that pass without coming in ----------------------------------
+
+    @property
+    def pipes(self) -> Pipes:
+        """What they pass through."""
+        return self._env.pipes
+
+    @property
+    def client_transport(self) -> Any:
+        """Where the payload of the response may be written as it is; ``None`` where it may not."""
+        return self._downstream.raw_transport
+
+    @property
+    def backend_transport(self) -> Any:
+        """The same for the payload of the request, once none of it is kept to be sent again."""
+        if self._backend is None or self._kept is None or not self._kept.is_lost:
+            return None
+        return self._backend.raw_transport
+
+    def request_moved(self, count: int) -> None:
+        """A piece of the request went by; 0: what had come before went on to the backend."""
+        self.record.sent_bytes += count
+        self.alive()
+
+    def upload_held(self, is_held: bool) -> None:
+        """The backend takes no more of the upload for now, or takes it again."""
+        self._upload_paused = is_held
+        self.alive()
+
+    def response_moved(self, count: int) -> None:
+        """A piece of the response went by; 0: what had come before went on to the client."""
+        self.record.bytes_out += count
+        self.alive()
+
+    def response_held(self, is_held: bool) -> None:
+        """The client takes no more of the response for now, or takes it again."""
+        self._response_paused = is_held
+        self._downstream.writing_held(is_held)
 
     # -- relay the response --------------------------------------------------
 

@@ -47,6 +47,9 @@ class HTTP2Responder(Timed):
     :ivar is_ready: it stands in the line of those with something to send.
     """
 
+    #: Payload is put into frames: nobody else may write it.
+    raw_transport = None
+
     def __init__(self, sender: HTTP2Sender, stream_id: int) -> None:
         self.id = stream_id
         self.timed: Timed = self
@@ -62,6 +65,9 @@ class HTTP2Responder(Timed):
         self._source_paused = False
         self._sent_before = 0
         self._progress: SendProgress | None = None
+
+    def writing_held(self, is_held: bool) -> None:
+        """Nothing: nobody else writes."""
 
     @property
     def exchange(self) -> Exchange | None:

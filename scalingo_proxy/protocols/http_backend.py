@@ -16,7 +16,9 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import BadResponse, ProxyError
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.passing_bodies import pass_response
 from scalingo_proxy.protocols.progress import is_alive
+from scalingo_proxy.transports.splice import Splice
 from scalingo_proxy.wire.grammar import Fields, FramingError
 from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
 from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
@@ -71,6 +73,8 @@ class HTTPBackend(Protocol, Timed):
         self._informational = 0
         self._response: ResponseHead | None = None
         self._reader: BodyReader | None = None
+        #: What the rest of a response passes through without coming in.
+        self._passing: Splice | None = None
         self._reading_paused = False
         self._writing_paused = False
         self._closing = False
@@ -102,6 +106,11 @@ class HTTPBackend(Protocol, Timed):
         if payload and not self._lost:
             self.transport.write(payload)
 
+    @property
+    def raw_transport(self) -> Any:
+        """Where payload of the request may be written as it is, unless it is chunked."""
+        return None if self._chunked_request or self._lost else self.transport
+
     def pause_response(self) -> None:
         """The client does not keep up: read no more for now."""
         if not self._reading_paused and not self._lost:
@@ -128,6 +137,7 @@ class HTTPBackend(Protocol, Timed):
 
     def abandon(self) -> None:
         """Nobody waits for the rest: cut the connection at once."""
+        self._stop_passing()
         self.exchange = None
         self._closing = True
         if not self._lost:
@@ -190,6 +200,7 @@ class HTTPBackend(Protocol, Timed):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
+        self._stop_passing()
         self._connections.connection_lost(self)
         if self.relay_end is not None:
             self.relay_end.connection_lost()
@@ -308,6 +319,8 @@ class HTTPBackend(Protocol, Timed):
             self._cycle.on_response(Event.HEAD)
             self._reader = reader
             exchange.response_started(response, payload)
+            if self.exchange is exchange:
+                self._passing = pass_response(exchange, reader, self.transport)
 
     def _receive_body(self, reader: BodyReader, data: bytes) -> None:
         exchange = self.exchange
@@ -329,6 +342,8 @@ class HTTPBackend(Protocol, Timed):
         In that order, so that the exchange that follows can be given this
         very connection.
         """
+        if self._passing is not None:
+            self._stop_passing()
         exchange, response = self.exchange, self._response
         assert exchange is not None and response is not None
         self.exchange = self._response = self._reader = None
@@ -351,6 +366,11 @@ class HTTPBackend(Protocol, Timed):
             exchange.response_whole(started, payload, reader.trailers)
         else:
             exchange.response_ended(payload, reader.trailers)
+
+    def _stop_passing(self) -> None:
+        passing, self._passing = self._passing, None
+        if passing is not None:
+            passing.stop()
 
     def _end_of_stream(self, clean: bool) -> None:
         """The backend sends no more, by FIN (*clean*) or otherwise."""

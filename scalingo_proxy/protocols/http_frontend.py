@@ -175,6 +175,12 @@ class HTTPFrontend(HTTPUploads):
         elif self._exchange is not None:
             self._exchange.pause_response()
 
+    def writing_held(self, is_held: bool) -> None:
+        """The same for what passes by us to our transport: the backend is paused already."""
+        self._writing_paused = is_held
+        if is_held:
+            self._progress.note(self.transport)
+
     def resumeProducing(self) -> None:
         self._writing_paused = False
         if self._relay_end is not None:
@@ -374,6 +380,7 @@ class HTTPFrontend(HTTPUploads):
 
     def exchange_over(self) -> None:
         """The exchange has ended and was accounted for: what comes next?"""
+        self._stop_passing()
         self._exchange = self._head = self._body = None
         self._upload_open = False
         if self._lost:

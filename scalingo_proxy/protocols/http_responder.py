@@ -46,6 +46,11 @@ class HTTPResponder(Protocol, Timed):
         """Whether this connection carries no further request, whatever the client wants."""
         raise NotImplementedError
 
+    @property
+    def raw_transport(self) -> Any:
+        """Where payload may be written as it is, unless it is chunked."""
+        return None if self._chunked_response else self.transport
+
     def send_informational(self, head: ResponseHead) -> None:
         """Relay a 1xx response other than 101."""
         self.transport.write(informational_head(head))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from scalingo_proxy.errors import BadRequest, BodyTooLarge
 from scalingo_proxy.protocols.http_ending import HTTPEnding
+from scalingo_proxy.protocols.passing_bodies import pass_upload
+from scalingo_proxy.transports.splice import Splice
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import BodyReader
 from scalingo_proxy.wire.http1_exchange import Event
@@ -38,6 +40,8 @@ class HTTPUploads(HTTPEnding):
         self._body: BodyReader | None = None
         self._body_bytes = 0
         self._upload_open = False
+        #: What the rest of the body passes through without coming in.
+        self._passing: Splice | None = None
         #: Whether the body comes in chunks so small that most of it is framing.
         self._crumbles = False
         #: Whether what was received waits for a later turn.
@@ -76,6 +80,7 @@ class HTTPUploads(HTTPEnding):
     def hold_upload(self) -> None:
         """Keep what comes of the request body, until the upload is opened for another backend."""
         self._upload_open = False
+        self._stop_passing()
         if len(self._ahead) <= READ_AHEAD_BYTES:
             self._resume_reading()
 
@@ -98,15 +103,38 @@ class HTTPUploads(HTTPEnding):
         if not body.done:
             if payload:
                 exchange.request_payload(payload)
+                if self._upload_open and self._passing is None and self._body is body:
+                    self._passing = pass_upload(
+                        exchange, body, self.transport, self._upload_moved, self._upload_held
+                    )
             return
         # Before the last piece goes out, since the answer may come inside that call.
         self._body = None
         self._crumbles = False
+        self._stop_passing()
         self._ahead += body.excess
         self._upload_open = False
         self._cycle.on_request(Event.END)
         exchange.request_ended(body.trailers, payload)
         self._resume_reading()
+
+    def _upload_moved(self, count: int) -> None:
+        self._body_bytes += count
+        assert self._exchange is not None
+        self._exchange.record.bytes_in = self._body_bytes
+
+    def _upload_held(self, is_held: bool) -> None:
+        # The transport is paused and resumed by what the body passes through.
+        self._reading_paused = is_held
+        if is_held:
+            self._env.hangups.watch(self)
+        assert self._exchange is not None
+        self._exchange.upload_held(is_held)
+
+    def _stop_passing(self) -> None:
+        passing, self._passing = self._passing, None
+        if passing is not None:
+            passing.stop()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:

@@ -34,6 +34,8 @@ __all__ = ["Splice", "begin_splice", "can_be_spliced"]
 #: What a kernel answers that does not splice these sockets at all.
 _NEVER = frozenset((errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP))
 
+_NO_BOUND = 1 << 62
+
 if hasattr(os, "splice"):
     _splice = os.splice
     _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -53,27 +55,46 @@ def can_be_spliced(transport: Any) -> bool:
     )
 
 
-def begin_splice(source: Any, destination: Any, pipes: Pipes, moved: Callable[[int], None]) -> Splice | None:
+def begin_splice(
+    source: Any,
+    destination: Any,
+    pipes: Pipes,
+    moved: Callable[[int], None],
+    left: Callable[[], int] | None = None,
+    held: Callable[[bool], None] | None = None,
+) -> Splice | None:
     """Splice what *source* receives to *destination* from now on; ``None`` where that cannot be done.
 
     :param moved: told how many bytes came from *source* each time some did,
         and 0 when some that had come before went on to *destination*.
+    :param left: how many may still be spliced; all others take the ordinary way.
+    :param held: told when *destination* takes no more for now, and when it does again.
     """
     if not (pipes.are_of_use and can_be_spliced(source) and can_be_spliced(destination)):
         return None
-    return Splice(source, destination, pipes, moved)
+    return Splice(source, destination, pipes, moved, left, held)
 
 
 class Splice:
     """One direction between two transports, until :meth:`stop` is called."""
 
-    __slots__ = ("_destination", "_moved", "_pipe", "_pipes", "_source")
+    __slots__ = ("_destination", "_held", "_left", "_moved", "_pipe", "_pipes", "_source")
 
-    def __init__(self, source: Any, destination: Any, pipes: Pipes, moved: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        source: Any,
+        destination: Any,
+        pipes: Pipes,
+        moved: Callable[[int], None],
+        left: Callable[[], int] | None = None,
+        held: Callable[[bool], None] | None = None,
+    ) -> None:
         self._source = source
         self._destination = destination
         self._pipes = pipes
         self._moved = moved
+        self._left = left
+        self._held = held
         self._pipe: Pipe | None = None
         source.doRead = self._read
         destination.doWrite = self._write
@@ -110,11 +131,12 @@ class Splice:
         # A buffer that is not empty goes first.
         if destination.dataBuffer or destination._tempDataLen or not destination.connected:
             return type(source).doRead(source)
-        pipe = self._pipes.take()
+        most = self._left() if self._left is not None else _NO_BOUND
+        pipe = self._pipes.take() if most > 0 else None
         if pipe is None:
             return type(source).doRead(source)
         try:
-            count = _splice(source.fileno(), pipe.sink, pipe.capacity, flags=_FLAGS)
+            count = _splice(source.fileno(), pipe.sink, min(pipe.capacity, most), flags=_FLAGS)
         except BlockingIOError:
             self._pipes.give_back(pipe)
             return None
@@ -133,6 +155,8 @@ class Splice:
             self._pipe = pipe
             source.pauseProducing()
             destination.startWriting()
+            if self._held is not None:
+                self._held(True)
         else:
             self._pipes.give_back(pipe)
         return None
@@ -159,6 +183,8 @@ class Splice:
                 return None
             self._pipe = None
             self._pipes.give_back(pipe)
+            if self._held is not None:
+                self._held(False)
             if source.connected:
                 source.resumeProducing()
             else:
