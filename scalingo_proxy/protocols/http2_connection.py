@@ -31,6 +31,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
+from scalingo_proxy.protocols.http2_compression import LeanDecoder, LeanEncoder
 from scalingo_proxy.protocols.http2_frames import FrameReader
 
 __all__ = ["MAX_STREAMS", "EdgeConnection"]
@@ -121,6 +122,7 @@ class EdgeConnection(H2Connection):
                 SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
             },
         )
+        self.encoder, self.decoder = LeanEncoder(), LeanDecoder()
         self.decoder.max_header_list_size = 2 * head_bytes
         self.frames = FrameReader()
         self.incoming_buffer: Any = self.frames
