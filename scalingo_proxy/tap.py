@@ -7,6 +7,7 @@ starts the program ends it with one sentence each and exit status 1.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -125,7 +126,7 @@ class Program(MultiService):
         for warning in self._proxy.settings.warnings:
             _tell(f"warning: {warning}")
         _write(sys.__stdout__, self._proxy.banner())
-        self._proxy.when_loaded().addErrback(self._not_loaded)
+        self._proxy.when_loaded().addCallbacks(_settle_memory, self._not_loaded)
 
     def stopService(self) -> Any:
         # A second SIGTERM does not wait: whoever sends it has no time left.
@@ -145,6 +146,12 @@ class Program(MultiService):
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # it stops already
             self._reactor.stop()
+
+
+def _settle_memory(loaded: object) -> None:
+    """Keep the garbage collector from what has been loaded: tables that stay, of any size."""
+    gc.collect()
+    gc.freeze()
 
 
 def _raise_descriptor_limit(clients: int) -> None:

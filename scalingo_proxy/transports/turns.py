@@ -12,15 +12,19 @@ on this one object.  Whoever is not one of our transports is called as before.
 from __future__ import annotations
 
 import errno
+import select
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone
 from twisted.python import log
 
 from scalingo_proxy.transports.eager import Eager
 
 __all__ = ["shorten_turns"]
+
+_READABLE = getattr(select, "EPOLLIN", 0)
 
 
 def shorten_turns(reactor: Any) -> None:
@@ -29,8 +33,18 @@ def shorten_turns(reactor: Any) -> None:
         reactor.doIteration = _turn_of(reactor)  # type: ignore[method-assign]
 
 
+def _read(selectable: Eager) -> Any:
+    """What the reactor does for an event that is nothing but bytes to read."""
+    try:
+        return selectable.doRead()
+    except BaseException as error:
+        log.err()  # type: ignore[no-untyped-call]
+        return error
+
+
 def _turn_of(reactor: Any) -> Callable[[float | None], None]:
     wait, selectables, serve = reactor._poller.poll, reactor._selectables, reactor._doReadOrWrite
+    disconnect = reactor._disconnectSelectable
 
     def turn(timeout: float | None) -> None:
         try:
@@ -45,7 +59,10 @@ def _turn_of(reactor: Any) -> Callable[[float | None], None]:
                 continue  # closed by one that was served before it
             if isinstance(selectable, Eager):
                 try:
-                    serve(selectable, descriptor, event)
+                    if event != _READABLE:
+                        serve(selectable, descriptor, event)
+                    elif why := _read(selectable):
+                        disconnect(selectable, why, isinstance(why, ConnectionDone))
                 except Exception:
                     log.err()  # type: ignore[no-untyped-call]
             else:

@@ -15,6 +15,7 @@ from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.transport_contract import TransportContract
 from scalingo_proxy.testing.transport_recorders import Recorder
 from scalingo_proxy.transports.eager import EagerClient, EagerServer, eager
+from scalingo_proxy.transports.turns import shorten_turns
 
 
 async def connect(reactor: Any, server: Recorder, client: Recorder, host: str) -> Any:
@@ -136,6 +137,17 @@ class EagerTCP(LoopbackTCP):
     async def connect(self, near: Recorder, far: Recorder) -> None:
         await super().connect(near, far)
         self.assertIsInstance(near.transport, EagerServer if self.near_listens else EagerClient)
+
+
+class ShortTurns(EagerTCP):
+    """The reactor calls them without the detour over its log."""
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        before = reactor.doIteration  # type: ignore[attr-defined]
+        self.addCleanup(setattr, reactor, "doIteration", before)
+        shorten_turns(reactor)
 
 
 class EagerTCPClient(EagerTCP):
