@@ -97,7 +97,7 @@ def _nothing() -> None:
     """There is nothing left to abandon."""
 
 
-@lru_cache(maxsize=4096)  # each backend is connected to many times: 0.1 µs against 10
+@lru_cache(maxsize=4096)  # each backend is connected to many times
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

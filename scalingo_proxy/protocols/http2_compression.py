@@ -1,11 +1,11 @@
 """HPACK (RFC 7541) as one connection needs it: less work for what nearly every header block is made of.
 
 The decoder takes fields that are indexed by one byte without the detour over
-``hpack``, which makes three objects and two lines of debugging for each: 60 µs
+``hpack``, which makes three objects and two lines of debugging for each: 21 µs
 less for a browser's request.  All else, and every check, is ``hpack``'s.
 
 The encoder refers to the static table alone, as nginx does, so that the words for
-a field depend on nothing that was sent before and can be remembered: 40 µs less
+a field depend on nothing that was sent before and can be remembered: 9 µs less
 for a response, which is some bytes longer.
 """
 

@@ -302,9 +302,10 @@ class HTTPFrontend(HTTPUploads):
         return self._begin_with(block)
 
     def _is_one_head(self, data: bytes) -> bool:
-        """Whether a head is there, whole and alone, as most are: no copies and no deadline (4 µs less)."""
+        """Whether a head is there, whole and alone, as most are: no copies and no deadline (3 µs less)."""
         return (
-            data.find(b"\r\n\r\n") == len(data) - 4
+            data.endswith(b"\r\n\r\n")
+            and data.find(b"\r\n\r\n") == len(data) - 4
             and not self._ahead
             and not self._writing_paused
             and data[0] != 13  # an empty line may stand before it

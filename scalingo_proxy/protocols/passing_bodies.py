@@ -1,7 +1,7 @@
 """Large bodies of known length: from socket to socket, without entering this process.
 
 As tunnels do (:mod:`scalingo_proxy.transports.splice`), where both ends are plain
-TCP: a gigabyte costs a third of what it costs otherwise.  Counts, deadlines and
+TCP: a gigabyte costs a sixth of what it costs otherwise.  Counts, deadlines and
 back-pressure stay what they are.  The last bytes take the ordinary way, so that
 a body ends where all bodies end.
 """

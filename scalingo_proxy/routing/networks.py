@@ -14,7 +14,7 @@ from functools import lru_cache
 __all__ = ["Networks", "plain_address"]
 
 
-@lru_cache(maxsize=4096)  # clients come again: 0.1 µs against 15
+@lru_cache(maxsize=4096)  # clients come again: 0.1 µs against 6
 def plain_address(text: str) -> str:
     """An address as people write it: an IPv4 one mapped into IPv6 becomes IPv4, a zone is dropped."""
     if ":" not in text:

@@ -3,7 +3,7 @@
 Twisted calls each reader and writer through ``log.callWithLogger``, which makes
 a context with the name that lines of the old log bear.  Ours do not use it, and
 for a proxy, which has two events for a request and little to do for each, it
-shows: 3 µs for each event.
+shows: 5 µs for each event.
 
 Only the method that waits for events is put in the place of the reactor's own,
 on this one object.  Whoever is not one of our transports is called as before.

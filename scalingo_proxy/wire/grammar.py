@@ -19,9 +19,9 @@ Fields = list[tuple[bytes, bytes]]
 #: ``tchar`` of RFC 9110 §5.6.2, as the inside of a character class.
 TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 
-#: What no field section holds beside its CRs and LFs: control characters but HTAB
-#: (RFC 9110 §5.5; we refuse where it permits, because NUL splits messages elsewhere).
-_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
+#: A field value: no control characters but HTAB (RFC 9110 §5.5; we refuse
+#: where it permits, because NUL, CR and LF split messages elsewhere).
+VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
 
 #: For ``name.translate``: a field name as CGI-style backends read it, in lower
 #: case and with a dash for every character that no variable can hold.
@@ -30,7 +30,8 @@ AS_BACKENDS_READ = bytes(
     ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else ord("-") for code in range(256)
 )
 
-_NAME = re.compile(rb"[" + TOKEN + rb"]++")
+_SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:" + VALUE + rb"\r\n)*+")
+_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 
 #: Names that need no second look, because they are in most messages.
 USUAL_NAMES = frozenset(
@@ -67,22 +68,11 @@ def parse_fields(section: bytes) -> Fields:
 
     :raises FramingError: when any line is not a field line.
     """
-    # Counting, splitting and translating run at the speed of memory, where an expression
-    # looks at each byte: 5 µs against 14 for the seven fields of a browser.
-    lines = section.split(b"\r\n")
-    if (
-        lines.pop()
-        or section.count(b"\r") != len(lines)
-        or section.count(b"\n") != len(lines)
-        or len(section.translate(None, _CONTROLS)) != len(section)
-    ):
+    if _SECTION.fullmatch(section) is None:
         raise FramingError("a header line is malformed")
-    fields: Fields = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or (name not in USUAL_NAMES and not _NAME.fullmatch(name)):
-            raise FramingError("a header line is malformed")
-        fields.append((name, value.strip(b" \t")))
+    fields: Fields = _FIELD.findall(section)
+    if b" \r\n" in section or 9 in section:  # HTAB: one byte is found faster than three
+        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     return fields
 
 

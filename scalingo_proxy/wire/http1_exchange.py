@@ -17,7 +17,7 @@ __all__ = ["Cycle", "Event", "IllegalTransition", "Side", "TRANSITIONS"]
 class Side(enum.Enum):
     """Where one direction of an exchange stands."""
 
-    # Enum's own hash is a function in Python: 4 µs for each exchange.
+    # Enum's own hash is a function in Python, and asked for 16 times in each exchange: 0.1 µs each.
     __hash__ = object.__hash__
 
     IDLE = "idle"

@@ -29,6 +29,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seconds", type=int, default=1, help="how long each turn of a timed load lasts")
     parser.add_argument("--apps", type=int, default=1000, help="how many apps each proxy knows")
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it works")
+    parser.add_argument("--text", metavar="FILE", help="write the table to FILE, too")
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--svg", metavar="FILE", help="write a plot of the ratios to FILE")
     given = parser.parse_args(words)
@@ -55,8 +56,8 @@ def main(words: list[str]) -> int:
                 tell(f"  left out: {missing}")
     finally:
         world.end()
-    sys.stdout.write(as_table(results) + "\n")
-    for path, make in ((given.json, as_json), (given.svg, as_svg)):
+    sys.stdout.write(as_table(results))
+    for path, make in ((given.text, as_table), (given.json, as_json), (given.svg, as_svg)):
         if path:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             with open(path, "w") as file:

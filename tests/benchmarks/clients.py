@@ -12,6 +12,8 @@ import sys
 
 from tests.benchmarks.world import BODY_BYTES, host
 
+__all__ = ["hello_to"]
+
 _BUFFER = bytearray(1024 * 1024)
 
 
@@ -60,7 +62,7 @@ def bodies(count: int, port: int, authority: str) -> float:
         return 2 * count * BODY_BYTES / 1e9
 
 
-def _hello(name: str) -> bytes:
+def hello_to(name: str) -> bytes:
     context = ssl.create_default_context()
     outgoing = ssl.MemoryBIO()
     session = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
@@ -73,7 +75,7 @@ def _hello(name: str) -> bytes:
 
 def bulk(count: int, port: int, authority: str) -> float:
     """One tunnel of 64 MB after the other; gigabytes."""
-    hello = _hello("bulk.example")
+    hello = hello_to("bulk.example")
     for _ in range(count):
         with _connect(port) as client:
             client.sendall(hello)
@@ -83,7 +85,7 @@ def bulk(count: int, port: int, authority: str) -> float:
 
 def hellos(count: int, port: int, authority: str) -> float:
     """Hello, connect, close; connections."""
-    hello = _hello("hello.example")
+    hello = hello_to("hello.example")
     for _ in range(count):
         with _connect(port) as client:
             client.sendall(hello)

@@ -46,7 +46,7 @@ def as_table(results: Sequence[Result]) -> str:
             f"{'-' if ratio is None else f'{ratio:.2f}':>7}{row.target:8.2f}{row.wanted:8.2f}"
             f"  {_verdict(result):10}{others}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def as_json(results: Sequence[Result]) -> str:

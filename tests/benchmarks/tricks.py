@@ -1,0 +1,210 @@
+"""What each trick buys: ``python -m tests.benchmarks.tricks`` measures with and without it, in turns.
+
+Everything runs in this process; what is told is its CPU time, user and system,
+the least of several turns.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hpack import Decoder, Encoder
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+
+from scalingo_proxy.protocols.http2_compression import LeanDecoder, LeanEncoder
+from scalingo_proxy.routing.networks import plain_address
+from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
+from scalingo_proxy.transports.eager import eager
+from scalingo_proxy.transports.turns import shorten_turns
+from scalingo_proxy.wire.grammar import parse_fields
+from scalingo_proxy.wire.http1_exchange import Side
+from tests.benchmarks.world import BROWSER_HEADERS
+
+_TURNS = 7
+
+
+def least(work: Callable[[], object], times: int) -> float:
+    """Microseconds for one."""
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - began) / times * 1e6
+
+
+def compare(title: str, without: Callable[[], object], using: Callable[[], object], times: int) -> str:
+    """One line; the two take turns, so that both meet the same noise."""
+    costs: dict[str, float] = {}
+    for _ in range(_TURNS):
+        for name, work in (("without", without), ("with", using)):
+            costs[name] = min(costs.get(name, 1e9), least(work, times))
+    return line(title, costs["without"], costs["with"])
+
+
+def line(title: str, without: float, using: float) -> str:
+    return f"{title:58} {without:8.2f} µs without, {using:8.2f} with: {using - without:+8.2f}"
+
+
+# -- pure ones ----------------------------------------------------------------
+
+_OLD_SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+_OLD_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
+
+
+def by_expression(section: bytes) -> object:
+    """How fields were parsed before."""
+    assert _OLD_SECTION.fullmatch(section)
+    return _OLD_FIELD.findall(section)
+
+
+class _Plain(enum.Enum):
+    ONE = "one"
+
+
+def pure() -> Iterator[str]:
+    fields = [(name.encode(), value.encode()) for name, value in BROWSER_HEADERS.items()]
+    section = b"".join(b"%b: %b\r\n" % field for field in fields)
+    yield compare(
+        "header fields by splitting, not by an expression",
+        lambda: by_expression(section),
+        lambda: parse_fields(section),
+        2000,
+    )
+    yield compare(
+        "an Enum's hash that is not a function", lambda: hash(_Plain.ONE), lambda: hash(Side.IDLE), 20_000
+    )
+    yield compare(
+        "addresses parsed once",
+        lambda: ipaddress.ip_address("2001:db8::17"),
+        lambda: plain_address("2001:db8::17"),
+        2000,
+    )
+    yield compare(
+        "descriptors counted now and then",
+        lambda: read_descriptors(lambda: 0),
+        RecentDescriptors(lambda: read_descriptors(lambda: 0), time.monotonic),
+        2000,
+    )
+    request = [
+        (b":method", b"GET"),
+        (b":path", b"/"),
+        (b":scheme", b"https"),
+        (b":authority", b"app.example"),
+    ]
+    request += [(name.lower(), value) for name, value in fields]
+    encoder, usual, lean = Encoder(), Decoder(), LeanDecoder()
+    first, again = encoder.encode(request), encoder.encode(request)
+    usual.decode(first, raw=True), lean.decode(first, raw=True)
+    yield compare(
+        "decoding a browser's request over HTTP/2",
+        lambda: usual.decode(again, raw=True),
+        lambda: lean.decode(again, raw=True),
+        500,
+    )
+    response = [(b":status", b"200"), (b"server", b"nginx"), (b"content-type", b"text/plain")]
+    response += [(b"content-length", b"120"), (b"date", b"Fri, 27 Nov 2026 13:15:19 GMT")]
+    usual_encoder, lean_encoder = Encoder(), LeanEncoder()
+    yield compare(
+        "encoding a response over HTTP/2",
+        lambda: usual_encoder.encode(response),
+        lambda: lean_encoder.encode(response),
+        500,
+    )
+
+
+# -- those of the reactor -----------------------------------------------------
+
+
+class _Echo(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class _Asking(Protocol):
+    """Sends a message so many times, each after the answer to the one before."""
+
+    def __init__(self, times: int, done: Callable[[], None]) -> None:
+        self._left, self._done = times, done
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
+        self.transport.write(b"x" * 200)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self._left -= 1
+        if self._left:
+            self.transport.write(data)
+        else:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self._done()
+
+
+def conversations(reactor: Any, network: Any, messages: int, times: int) -> float:
+    """CPU time of so many connections, one after another, each with so many messages; both ends are here."""
+    factory = Factory()
+    factory.noisy = False
+    factory.protocol = _Echo  # type: ignore[assignment]
+    port = network.listenTCP(0, factory, backlog=512, interface="127.0.0.1")
+    left = [times]
+
+    def next_one() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            reactor.crash()
+            return
+        client = ClientFactory()
+        client.noisy = False
+        client.buildProtocol = lambda addr: _Asking(messages, next_one)  # type: ignore[assignment]
+        network.connectTCP("127.0.0.1", port.getHost().port, client)
+
+    reactor.callWhenRunning(next_one)
+    began = time.process_time()
+    reactor.run(installSignalHandlers=False)
+    cost = (time.process_time() - began) / (times * messages) * 1e6
+    port.stopListening()
+    return cost
+
+
+def of_the_reactor() -> Iterator[str]:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    own_turn = reactor.doIteration
+    shorten_turns(reactor)
+    short_turn = reactor.doIteration
+    ways = {
+        "twisted": (reactor, own_turn),
+        "eager": (eager(reactor), own_turn),
+        "short": (eager(reactor), short_turn),
+    }
+    costs: dict[tuple[str, int], float] = {}
+    for messages, times in ((2000, 1), (1, 300)):
+        for _ in range(_TURNS):
+            for name, (network, turn) in ways.items():
+                reactor.doIteration = turn
+                cost = conversations(reactor, network, messages, times)
+                costs[name, messages] = min(cost, costs.get((name, messages), 1e9))
+    yield line("an echoed message: writing at once", costs["twisted", 2000], costs["eager", 2000])
+    yield line("the same: turns without the log's context, too", costs["eager", 2000], costs["short", 2000])
+    yield line("a connection with one message, both ends", costs["twisted", 1], costs["short", 1])
+
+
+def main() -> None:
+    for lines in (pure(), of_the_reactor()):
+        for each in lines:
+            sys.stdout.write(f"{each}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
