@@ -20,7 +20,13 @@ from scalingo_proxy.protocols.passing_bodies import pass_response
 from scalingo_proxy.protocols.progress import is_alive
 from scalingo_proxy.transports.splice import Splice
 from scalingo_proxy.wire.grammar import Fields, FramingError
-from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
+from scalingo_proxy.wire.http1_body import (
+    BodyReader,
+    FramingKind,
+    LengthReader,
+    encode_chunk,
+    encode_last_chunk,
+)
 from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
 from scalingo_proxy.wire.http1_head import (
     MAX_RESPONSE_HEAD_BYTES,
@@ -39,6 +45,10 @@ __all__ = ["HTTPBackend"]
 
 #: More interim responses than this to one request is an attack, not progress.
 _MAX_INFORMATIONAL = 10
+
+
+#: The reader of every body that came whole.
+_NOTHING_MORE = LengthReader(0)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -303,9 +313,12 @@ class HTTPBackend(Protocol, Timed):
     def _begin_response(self, response: ResponseHead, rest: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
-        reader = response.framing.reader()
+        framing = response.framing
+        # Most bodies come with their head and are all of what came.
+        is_whole = framing.length == len(rest) and framing.kind is FramingKind.LENGTH
+        reader = _NOTHING_MORE if is_whole else framing.reader()
         try:
-            payload = reader.receive(rest) if rest else b""
+            payload = rest if is_whole else reader.receive(rest) if rest else b""
         except FramingError as error:
             self._refuse(BadResponse(str(error)))
             return

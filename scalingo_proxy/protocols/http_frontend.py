@@ -402,7 +402,8 @@ class HTTPFrontend(HTTPUploads):
 
     def exchange_over(self) -> None:
         """The exchange has ended and was accounted for: what comes next?"""
-        self._stop_passing()
+        if self._passing is not None:
+            self._stop_passing()
         self._exchange = self._head = self._body = None
         self._upload_open = False
         if self._lost:

@@ -19,9 +19,10 @@ Fields = list[tuple[bytes, bytes]]
 #: ``tchar`` of RFC 9110 §5.6.2, as the inside of a character class.
 TOKEN = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 
-#: A field value: no control characters but HTAB (RFC 9110 §5.5; we refuse
-#: where it permits, because NUL, CR and LF split messages elsewhere).
-VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
+#: What a field section never holds: control characters (RFC 9110 §5.5; we refuse where
+#: it permits, because NUL splits messages elsewhere).  HTAB is one that it may hold; CR
+#: and LF are looked at together.
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 
 #: For ``name.translate``: a field name as CGI-style backends read it, in lower
 #: case and with a dash for every character that no variable can hold.
@@ -30,8 +31,7 @@ AS_BACKENDS_READ = bytes(
     ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else ord("-") for code in range(256)
 )
 
-_SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:" + VALUE + rb"\r\n)*+")
-_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
+_FIELD = re.compile(rb"^([" + TOKEN + rb"]++):[ \t]*+([^\r]*+)\r\n", re.MULTILINE)
 
 #: Names that need no second look, because they are in most messages.
 USUAL_NAMES = frozenset(
@@ -68,9 +68,15 @@ def parse_fields(section: bytes) -> Fields:
 
     :raises FramingError: when any line is not a field line.
     """
-    if _SECTION.fullmatch(section) is None:
-        raise FramingError("a header line is malformed")
     fields: Fields = _FIELD.findall(section)
+    # As many lines as fields, the last one ended: then each line is one field, and no value
+    # holds a line end.  An expression that looks at every character takes twice as long.
+    if (
+        section.count(b"\n") != len(fields)
+        or (section and not section.endswith(b"\r\n"))
+        or len(section.translate(None, _CONTROLS)) != len(section)
+    ):
+        raise FramingError("a header line is malformed")
     if b" \r\n" in section or 9 in section:  # HTAB: one byte is found faster than three
         fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     return fields

@@ -79,8 +79,6 @@ TRANSITIONS: Mapping[Side, Mapping[Event, Side]] = {
     Side.CLOSED: {Event.CLOSE: Side.CLOSED},
 }
 
-_REUSABLE = (Side.DONE, Side.DONE)
-
 
 class Cycle:
     """Both sides of the exchange under way on one connection.
@@ -120,11 +118,13 @@ class Cycle:
     @property
     def is_complete(self) -> bool:
         """Both messages are whole."""
-        return (self.request, self.response) == _REUSABLE
+        return self.request is Side.DONE and self.response is Side.DONE
 
     def next(self) -> bool:
         """Begin the next exchange; False: this connection carries no other."""
-        event = Event.NEXT if self.keep_alive and self.is_complete else Event.LAST
-        self.on_request(event)
-        self.on_response(event)
-        return event is Event.NEXT
+        if self.keep_alive and self.is_complete:
+            self.request = self.response = Side.IDLE  # what the table says of NEXT
+            return True
+        self.on_request(Event.LAST)
+        self.on_response(Event.LAST)
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,3 +128,43 @@ class CharacterTests(SynchronousTestCase):
             plain = bytes([code]).translate(AS_BACKENDS_READ)
             character = bytes([code]).lower()
             self.assertEqual(plain, character if character.isalnum() else b"-")
+
+
+class OracleTests(SynchronousTestCase):
+    """Fields are told apart by counting; an expression that looks at every character agrees."""
+
+    SECTION = re.compile(rb"(?:[" + TOKEN + rb"]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+    FIELD = re.compile(rb"([^:]++):([^\r]*+)\r\n")
+    PIECES = (
+        *(
+            b"A",
+            b"Host",
+            b":",
+            b": ",
+            b" ",
+            b"\t",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"x",
+            b"\x00",
+            b"\xff",
+            b"v",
+            b"\r\n",
+        ),
+        *(b"a: b\r\n", b"\x0b", b"\x7f", b"(", b"q:1\r\n"),
+    )
+
+    def test_random_sections(self) -> None:
+        """Whatever stands in a section, both refuse it or both read the same."""
+        random = Random(7)
+        for _ in range(30_000):
+            section = b"".join(random.choice(self.PIECES) for _ in range(random.randrange(8)))
+            expected = None
+            if self.SECTION.fullmatch(section):
+                expected = [(name, value.strip(b" \t")) for name, value in self.FIELD.findall(section)]
+            try:
+                fields = parse_fields(section)
+            except FramingError:
+                fields = None
+            self.assertEqual(fields, expected, section)
