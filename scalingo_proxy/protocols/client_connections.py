@@ -69,11 +69,13 @@ class ClientConnections:
 
     :ivar refused: how many were turned away, by the limit that did it.
     :ivar given_up: how many were closed to make room.
+    :ivar asked: how many of those that are open have asked for something.
     """
 
     def __init__(self) -> None:
         self.refused = {"total": 0, "address": 0}
         self.given_up = 0
+        self.asked = 0
         # The key of its address; "" where it does not count.
         self._open: dict[Client, str] = {}
         self._by_key: dict[str, int] = {}
@@ -107,9 +109,16 @@ class ClientConnections:
         if key:
             self._by_key[key] = self._by_key.get(key, 0) + 1
 
+    def first_asked(self, client: Client) -> None:
+        """A connection asks for something for the first time."""
+        client.has_asked = True
+        self.asked += 1
+
     def closed(self, client: Client) -> None:
         """It is gone."""
         self._leaving.discard(client)
+        if client.has_asked and client in self._open:
+            self.asked -= 1
         key = self._open.pop(client, "")
         if key:
             left = self._by_key[key] - 1

@@ -36,6 +36,9 @@ __all__ = ["Environment", "SilentObserver"]
 
 _log = Logger()
 
+#: Kept-alive clients for whom one descriptor is held back, for when they ask again.
+_IDLE_PER_BACKEND = 8
+
 #: Room for so many clients need not be known exactly.
 _PLENTY = 200
 
@@ -144,8 +147,15 @@ class Environment:
         self.clients.make_room(self.seconds(), PATIENT_SECONDS)
 
     def _owed(self) -> int:
-        """How many of the clients who are here may still need a connection to a backend."""
-        return max(0, self.client_connections - self.connections.busy_count)
+        """How many connections to backends the clients who are here may still need at once.
+
+        Each of those who have just come will; of those who have had an answer
+        and wait, a part: should more ask at once, they take turns.
+        """
+        busy = self.connections.busy_count
+        waiting = max(0, self.client_connections - busy)
+        idle = min(waiting, max(0, self.clients.asked - busy))
+        return waiting - idle + -(-idle // _IDLE_PER_BACKEND)
 
     def _descriptor_count(self) -> int:
         return self.client_connections + self.connections.open_count + len(self.connections.attempts)

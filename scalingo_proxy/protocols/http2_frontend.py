@@ -170,7 +170,8 @@ class HTTP2Frontend(HTTP2Ending):
         if not self._streams and not self._leaves_at:
             self.env.deadlines.clear(self)
             self._waits_for_rest = False
-        self.has_asked = True
+        if not self.has_asked:
+            self.env.clients.first_asked(self)
         self._streams[stream_id] = stream = HTTP2Stream(self, stream_id)
         self._hand(stream, stream.begin, event)
 

@@ -336,7 +336,8 @@ class HTTPFrontend(HTTPUploads):
         assert self._identity is not None
         env = self._env
         self._doing = Doing.EXCHANGE
-        self.has_asked = True
+        if not self.has_asked:
+            env.clients.first_asked(self)
         self._skipped_line = False
         self._head = head
         has_body = head.framing.has_body

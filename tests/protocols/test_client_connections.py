@@ -155,6 +155,23 @@ class HoardTests(WorldTestCase):
         for _ in range(5):
             self.assertFalse(world.client("127.0.0.1").is_over)
 
+    def test_descriptors_owed(self) -> None:
+        """Who has just come is owed one for a backend, eight who have had an answer share one."""
+        world = self.world()
+        world.app("hello", ["hello.test"])
+        clients = [world.client() for _ in range(9)]
+        env = world.factory.env
+        self.assertEqual((env.clients.asked, env._owed()), (0, 9))
+        for client in clients:
+            client.send(get())
+        world.run_until(lambda: all(client.responses for client in clients))
+        self.assertEqual((env.clients.asked, env._owed()), (9, 2))
+        world.client()
+        self.assertEqual(env._owed(), 3)
+        clients[0].close()
+        world.settle()
+        self.assertEqual((env.clients.asked, env._owed()), (8, 2))
+
     def test_trusted_proxies_may(self) -> None:
         """They bring the clients of a whole network."""
         world = self.world(limits=Limits(connections_per_address=2), trusted_proxies=["192.0.2.1"])
