@@ -160,6 +160,7 @@ class HoardTests(WorldTestCase):
         world = self.world()
         world.app("hello", ["hello.test"])
         clients = [world.client() for _ in range(9)]
+        world.settle()
         env = world.factory.env
         self.assertEqual((env.clients.asked, env._owed()), (0, 9))
         for client in clients:
@@ -167,6 +168,7 @@ class HoardTests(WorldTestCase):
         world.run_until(lambda: all(client.responses for client in clients))
         self.assertEqual((env.clients.asked, env._owed()), (9, 2))
         world.client()
+        world.settle()
         self.assertEqual(env._owed(), 3)
         clients[0].close()
         world.settle()
