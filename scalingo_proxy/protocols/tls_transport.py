@@ -23,7 +23,7 @@ from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.progress import SendProgress
 
-__all__ = ["NoCommonProtocol", "TLSTransport"]
+__all__ = ["NoCommonProtocol", "TLSTransport", "count_records"]
 
 #: Behind our last record the client's bytes are thrown away, for so long and
 #: so many; closing at once would reset the connection and could take an answer
@@ -54,6 +54,8 @@ class _NoFactory:
 
 
 _NO_FACTORY: Any = _NoFactory()
+
+_RECORD_HEADER_BYTES = 5
 
 
 @implementer(IHalfCloseableProtocol)
@@ -87,6 +89,10 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         self._writing_is_over = False
         #: Nothing is told to the protocol inside any more but the end.
         self._is_over = False
+        #: Whether what was received ends where a record ends, as far as it was followed.
+        self._is_aligned = True
+        #: How many records are all that can be read now; 0: unknown.
+        self._records = 0
         self._progress = SendProgress()
 
     @property
@@ -111,6 +117,8 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
                 self.abortConnection()
             return
         self._empty_bytes += len(data)
+        self._records = count_records(data) if self._is_aligned else 0
+        self._is_aligned = self._records > 0
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if self._empty_bytes > _EMPTY_BYTES and self._handshakeDone:
             self.abortConnection()
@@ -148,7 +156,7 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             self._empty_bytes = 0  # a hello may be long
 
     def _flushReceiveBIO(self) -> None:
-        connection = self._tlsConnection
+        connection, records = self._tlsConnection, self._records
         while not (self._is_over or self._reading_is_over):
             try:
                 data = connection.recv(_READ_BYTES)
@@ -161,6 +169,9 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             else:
                 self._empty_bytes = 0
                 self.wrappedProtocol.dataReceived(data)
+                records -= 1
+                if not records:
+                    break  # each gives its content once: asking again costs as much as reading
         if not self._is_over:
             self._flushSendBIO()  # type: ignore[no-untyped-call]
 
@@ -256,3 +267,13 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         else:
             self.is_late = not self._is_over
             self.abortConnection()
+
+
+def count_records(data: bytes) -> int:
+    """How many records of TLS *data* is made of; 0, if the last one is not all there."""
+    count = position = 0
+    end = len(data)
+    while end - position >= _RECORD_HEADER_BYTES:
+        position += _RECORD_HEADER_BYTES + (data[position + 3] << 8 | data[position + 4])
+        count += 1
+    return count if position == end else 0

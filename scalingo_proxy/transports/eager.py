@@ -163,9 +163,22 @@ class EagerServer(Eager, tcp.Server):
         self.client = client
         self.sessionno = sessionno
         self.hostname = client[0]
+        self._host: Any = None
+        self._peer: Any = None
         self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
         self.startReading()  # type: ignore[no-untyped-call]
         self.connected = 1
+
+    def getHost(self) -> Any:
+        # Asked for several times in each connection, and it does not change.
+        if self._host is None or not self.connected:
+            self._host = super().getHost()  # type: ignore[no-untyped-call]
+        return self._host
+
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()  # type: ignore[no-untyped-call]
+        return self._peer
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         # Everybody asks for it, and it comes with the port.
