@@ -137,6 +137,9 @@ class Events(Page):
         self._streams = streams
 
     def stream(self, request: Request, visit: Visit) -> bool:
+        # Another site could not read it, but it could take up the places of those who look.
+        if request.getHeader("Sec-Fetch-Site") not in (None, "same-origin", "none"):
+            raise Refusal(403, "cross-site", "streams are not for pages of another site")
         values = self._values(visit)
         values()  # what cannot be told is refused now
         if not self._streams.has_room:

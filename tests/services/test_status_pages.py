@@ -601,6 +601,12 @@ class StreamTests(StatusCase):
         self.world.reactor.advance(1.0)
         self.assertEqual(len(self.events(asked.transport.value())), 1)
 
+    def test_another_site(self) -> None:
+        """A page of another site does not take up anybody's place."""
+        for site in ("cross-site", "same-site"):
+            reply = self.get("/events?view=overview", **{"Sec-Fetch-Site": site})
+            self.assertEqual(reply.status, 403)
+
     def test_too_many(self) -> None:
         """There is a limit, which tells when to come again."""
         self.patch(status_stream, "MAX_VIEWERS", 1)
