@@ -112,6 +112,8 @@ class Load:
         kinds: list[tuple[Callable[..., Awaitable[None]], list[str], str]] = [
             *[(self._http1, plain, "GET")] * 4,
             *[(self._http1, plain, "POST")] * 4,
+            *[(self._http1, plain, "POST with a key")] * 2,
+            *[(self._burst, plain, "GET at once")] * 1,
             *[(self._http1, plain, "GET over TLS")] * 2,
             *[(self._http1, plain, "POST over TLS")] * 2,
             *[(self._http2, plain, "GET over HTTP/2")] * 2,
@@ -140,7 +142,9 @@ class Load:
     def _exchange(self, app: str, kind: str) -> Iterator[Exchange]:
         """Note one, whatever becomes of it."""
         request_id = f"{self._random.getrandbits(128):032x}"
-        exchange = Exchange(request_id, kind, app, time.monotonic(), is_repeatable="POST" not in kind)
+        exchange = Exchange(
+            request_id, kind, app, time.monotonic(), is_repeatable="POST" not in kind or "key" in kind
+        )
         exchange.is_tunnel = "WEBSOCKET" in kind or "passed" in kind
         try:
             yield exchange
@@ -165,6 +169,9 @@ class Load:
         body = b""
         if method == "POST":
             body = bytes(random.choice((0, 10, 3000, 100_000)))
+            if "key" in exchange.kind:
+                body = body[:3000]  # more than some kilobytes are not kept to be sent again
+                head += f"Idempotency-Key: {exchange.id}\r\n"
             head += f"Content-Length: {len(body)}\r\n"
         return head.encode() + b"\r\n", body
 
@@ -212,6 +219,22 @@ class Load:
                 connection = None
         if connection is not None:
             connection.close()
+
+    async def _burst(self, app: str, kind: str) -> None:
+        """Several at the same moment, each over a connection of its own: what a page load is."""
+        while await self._pause(1.0):
+            await asyncio.gather(*(self._ask_once(app, kind) for _ in range(10)))
+
+    async def _ask_once(self, app: str, kind: str) -> None:
+        with self._exchange(app, kind) as exchange:
+            connection = None
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    connection = await self._open(app, kind, exchange)
+                    await connection.ask(exchange, *self._request(exchange))
+            finally:
+                if connection is not None:
+                    connection.close()
 
     # -- WebSockets ----------------------------------------------------------
 
