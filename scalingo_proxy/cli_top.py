@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from scalingo_proxy.cli_client import AdminClient
+from scalingo_proxy.cli_client import AdminClient, Unreachable
 from scalingo_proxy.cli_output import Output, printable, table_lines
 
 __all__ = ["add_top_command"]
 
 _HEADS = ("APP", "STATE", "REQ/S", "IN FLIGHT", "QUEUE", "2XX", "4XX", "5XX", "P50", "P95", "BACKENDS UP")
 _NUMBERS = range(2, len(_HEADS))
-_BARS = "▁▂▃▄▅▆▇█"
+_BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _ROWS_ONCE = 1000
 
 # Escape sequences of every terminal of today: another screen, no cursor, and back.
@@ -52,12 +52,19 @@ def top(arguments: argparse.Namespace, client: AdminClient, output: Output) -> N
 
 def _watch(arguments: argparse.Namespace, client: AdminClient) -> None:
     rates: deque[float] = deque(maxlen=60)
+    told: dict[str, Any] = {}
     with _screen() as keys:
         while True:
             size = shutil.get_terminal_size()
-            told = _ask(arguments, client, arguments.rows or max(size.lines - 5, 1))
-            rates.append(told["totals"]["requests_per_second"])
-            sys.stdout.write(_drawn(told, rates, arguments.sort, size))
+            note = f"ordered by {arguments.sort}"
+            try:
+                told = _ask(arguments, client, arguments.rows or max(size.lines - 5, 1))
+                rates.append(told["totals"]["requests_per_second"])
+            except Unreachable:
+                if not told:
+                    raise
+                note = "THE PROXY DOES NOT ANSWER: this is how it was"
+            sys.stdout.write(_drawn(told, rates, note, size))
             sys.stdout.flush()
             key = _key_within(keys, arguments.interval)
             if key in ("q", "Q", "\x03", "\x04"):
@@ -90,14 +97,14 @@ def _key_within(keys: int, seconds: float) -> str:
     return ""
 
 
-def _drawn(told: Mapping[str, Any], rates: Sequence[float], sort: str, size: os.terminal_size) -> str:
+def _drawn(told: Mapping[str, Any], rates: Sequence[float], note: str, size: os.terminal_size) -> str:
     """One screen full: every line is cut to the width, and nothing of the last one stays."""
     first, *others = _summary(told)
     lines = [f"{first}  {_sparkline(rates)}", *others]
     lines += ["", *table_lines(_HEADS, _rows(told), _NUMBERS)]
     lines = lines[: size.lines - 1]
     lines += [""] * (size.lines - 1 - len(lines))
-    lines.append(f"q quit  r busiest first  n by name    {told['total']} apps, ordered by {sort}")
+    lines.append(f"q quit  r busiest first  n by name    {told['total']} apps, {note}")
     head = len(others) + 2
     drawn = []
     for number, line in enumerate(lines):
@@ -137,7 +144,8 @@ def _rows(told: Mapping[str, Any]) -> list[list[str]]:
 
 def _sparkline(rates: Sequence[float]) -> str:
     highest = max(rates)
-    return "".join(_BARS[int(rate / highest * (len(_BARS) - 1))] if highest else _BARS[0] for rate in rates)
+    bars = _BARS if (sys.stdout.encoding or "").lower().startswith("utf") else _PLAIN_BARS
+    return "".join(bars[int(rate / highest * (len(bars) - 1))] if highest else bars[0] for rate in rates)
 
 
 def _rate(per_second: float) -> str:

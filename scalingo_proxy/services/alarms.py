@@ -17,10 +17,11 @@ from scalingo_proxy.routing.pool import Pool
 from scalingo_proxy.services.resolver_updates import SourceState
 
 __all__ = [
-    "APPS_TOLD",
     "EXPIRY_DAYS",
     "LAG_SECONDS",
+    "MOST_ALARMS",
     "RISEN_SECONDS",
+    "TOLD_ONE_BY_ONE",
     "Alarm",
     "Alarms",
     "expiring_certificates",
@@ -34,8 +35,10 @@ __all__ = [
 EXPIRY_DAYS = 21
 #: For how long a counter that rose is an alarm.
 RISEN_SECONDS = 600.0
-#: So many apps are named one by one.
-APPS_TOLD = 5
+#: More alarms than this are only counted.
+MOST_ALARMS = 30
+#: So many of a kind are named one by one.
+TOLD_ONE_BY_ONE = 5
 #: A reactor that came later than this is an alarm.
 LAG_SECONDS = 0.5
 
@@ -75,23 +78,32 @@ class Alarms:
                 if source not in self._failed:
                     self._failed.add(source)
                     self._log.failure("{source} cannot tell its alarms", source=source)
-        return sorted(alarms, key=lambda alarm: not alarm.is_urgent)
+        alarms.sort(key=lambda alarm: not alarm.is_urgent)
+        if len(alarms) > MOST_ALARMS:
+            alarms[MOST_ALARMS:] = [Alarm(f"{len(alarms) - MOST_ALARMS} more alarms")]
+        return alarms
 
 
 def expiring_certificates(
     certificates: Iterable[Certificate], wall_clock: Callable[[], float] = time.time
 ) -> Callable[[], Iterable[Alarm]]:
-    """Tells of certificates that have ended, or will soon."""
+    """Tells of certificates that have ended, or will soon: the first ones by name, and how many more."""
 
     def tell() -> Iterable[Alarm]:
         now = wall_clock()
-        for each in certificates:
-            days = (each.not_after - now) / 86400
-            if days < 0:
+        end = now + EXPIRY_DAYS * 86400
+        ending = sorted(
+            (each for each in certificates if each.not_after < end), key=lambda each: each.not_after
+        )
+        for each in ending[:TOLD_ONE_BY_ONE]:
+            if each.not_after < now:
                 yield Alarm(f"certificate {each.name} has expired", is_urgent=True)
-            elif days < EXPIRY_DAYS:
-                noun = "day" if int(days) == 1 else "days"
-                yield Alarm(f"certificate {each.name} expires in {int(days)} {noun}")
+                continue
+            days = int((each.not_after - now) / 86400)
+            yield Alarm(f"certificate {each.name} expires in {days} {'day' if days == 1 else 'days'}")
+        if len(ending) > TOLD_ONE_BY_ONE:
+            number = len(ending) - TOLD_ONE_BY_ONE
+            yield Alarm(f"{number} more certificates have expired or expire within {EXPIRY_DAYS} days")
 
     return tell
 
@@ -119,10 +131,10 @@ def forsaken_apps(pools: Iterable[Pool]) -> Callable[[], Iterable[Alarm]]:
             and len(pool.sidelined) >= len(pool.members)
             and pool.app.state is AppState.RUNNING
         ]
-        for name in names[:APPS_TOLD]:
+        for name in names[:TOLD_ONE_BY_ONE]:
             yield Alarm(f"app {name} has no backend that may be given requests", is_urgent=True)
-        if len(names) > APPS_TOLD:
-            yield Alarm(f"{len(names) - APPS_TOLD} more apps have none", is_urgent=True)
+        if len(names) > TOLD_ONE_BY_ONE:
+            yield Alarm(f"{len(names) - TOLD_ONE_BY_ONE} more apps have none", is_urgent=True)
 
     return tell
 

@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from scalingo_proxy.model import App, Certificate, Limits, Outcome, Route, Timeouts
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.services.alarms import (
-    APPS_TOLD,
     EXPIRY_DAYS,
+    MOST_ALARMS,
     RISEN_SECONDS,
+    TOLD_ONE_BY_ONE,
     Alarm,
     Alarms,
     expiring_certificates,
@@ -39,6 +40,15 @@ class AlarmsTests(SynchronousTestCase):
         alarms.add(lambda: [Alarm("a"), Alarm("b", is_urgent=True)])
         alarms.add(lambda: [Alarm("c")])
         self.assertEqual([alarm.text for alarm in alarms.now()], ["b", "a", "c"])
+
+    def test_very_many(self) -> None:
+        """Nobody reads hundreds: the urgent ones stay."""
+        alarms = Alarms()
+        alarms.add(lambda: [Alarm(str(number)) for number in range(500)])
+        alarms.add(lambda: [Alarm("urgent", is_urgent=True)])
+        told = alarms.now()
+        self.assertEqual(len(told), MOST_ALARMS + 1)
+        self.assertEqual((told[0].text, told[-1].text), ("urgent", f"{501 - MOST_ALARMS} more alarms"))
 
     def test_broken(self) -> None:
         """One that fails takes nobody's place, and is in the log once."""
@@ -77,6 +87,13 @@ class SourcesTests(SynchronousTestCase):
             ],
         )
 
+    def test_very_many_certificates(self) -> None:
+        """Those that end first are named, the others counted."""
+        all_of_them = [certificate(f"c{number:02}", number + 0.5) for number in reversed(range(60))]
+        *named, rest = expiring_certificates(all_of_them, lambda: NOW)()
+        self.assertEqual([alarm.text.split()[1] for alarm in named], ["c00", "c01", "c02", "c03", "c04"])
+        self.assertEqual(rest.text, "16 more certificates have expired or expire within 21 days")
+
     def test_silent_sources(self) -> None:
         """A source of routes that cannot answer."""
         states = [SourceState("store", False, 0, 0, 0.0), SourceState("file", True, 1, 1, NOW)]
@@ -87,9 +104,9 @@ class SourcesTests(SynchronousTestCase):
         """Running apps that nobody serves, some by name, and how many more."""
         pools = Pools(Timeouts(), Limits(), Random(1), clock=lambda: 0.0)
         tell = forsaken_apps(pools)
-        for number in range(APPS_TOLD + 2):
+        for number in range(TOLD_ONE_BY_ONE + 2):
             pool = pools.for_route(Route(App(f"app-{number}", (), ("10.0.0.1:80", "10.0.0.2:80")), "x"))
-            self.assertEqual(len(list(tell())), min(number, APPS_TOLD + 1))
+            self.assertEqual(len(list(tell())), min(number, TOLD_ONE_BY_ONE + 1))
             for _ in range(2):
                 lease = pool.lease()
                 assert lease is not None
