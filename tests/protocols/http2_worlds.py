@@ -221,12 +221,14 @@ class RawClient(_Client):
     """A client that sends the bytes it is told, and notes the frames that come.
 
     :ivar frames: every frame that came.
+    :ivar lists: every header list that came, with the stream it came on.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[Frame] = []
         self.heads: list[tuple[int, int]] = []
+        self.lists: list[tuple[int, dict[bytes, bytes]]] = []
         self._decoder = Decoder()
 
     def write(self, *frames: Frame | bytes) -> RawClient:
@@ -252,6 +254,7 @@ class RawClient(_Client):
             self.frames.append(frame)
             if isinstance(frame, HeadersFrame):
                 listed = dict(self._decoder.decode(frame.data, raw=True))
+                self.lists.append((frame.stream_id, listed))
                 if b":status" in listed:
                     self.heads.append((frame.stream_id, int(listed[b":status"])))
 
@@ -289,11 +292,13 @@ class HTTP2TestCase(WorldTestCase):
 
     def world(self, seed: int = 0, **options: Any) -> World:
         """A world of this test."""
-        return super().world(seed, build=build_http2_factory, **options)
+        return super().world(seed, build=self.build, **options)
 
-    def connect(self, world: World, client: Any) -> Any:
-        """Connect *client* to the proxy of *world*."""
-        world.network.connectTCP(*world.address, _One(client))
+    build = staticmethod(build_http2_factory)
+
+    def connect(self, world: World, client: Any, source: str = "") -> Any:
+        """Connect *client* to the proxy of *world*, from the address *source* where that matters."""
+        world.network.connectTCP(*world.address, _One(client), bindAddress=(source, 0) if source else None)
         world.clients.append(client)
         world.run_until(lambda: client.is_connected)
         return client
