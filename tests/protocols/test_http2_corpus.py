@@ -134,14 +134,10 @@ def _without_ours(request: Request) -> bytes:
 
 def _forged(headers: Headers) -> list[str]:
     """Whether a backend that reads ``_`` and ``.`` as ``-`` could believe a word of the client's."""
-    found = []
     read = [bytes(c if chr(c).isalnum() and c < 128 else 45 for c in name.lower()) for name, _ in headers]
-    for name in OURS:
-        if read.count(name.lower()) != 1:
-            found.append(f"{name!r} stands {read.count(name.lower())} times")
-    for name in (b"forwarded", b"x-forwarded-host", b"proxy"):
-        if name in read:
-            found.append(f"{name!r} was relayed")
+    found = [f"{name!r} does not stand once" for name in OURS if read.count(name.lower()) != 1]
+    relayed = [name for name in (b"forwarded", b"x-forwarded-host", b"proxy") if name in read]
+    found += [f"{name!r} was relayed" for name in relayed]
     values = dict(zip(read, (value for _, value in headers), strict=True))
     if (values.get(b"x-forwarded-for"), values.get(b"x-real-ip")) != (b"192.0.2.1", b"192.0.2.1"):
         found.append("the client's address is not what it is")
