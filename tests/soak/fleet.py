@@ -18,10 +18,17 @@ __all__ = ["BackendProcess", "Fleet"]
 
 
 class BackendProcess(SoakMember):
-    """One backend, through all its deaths."""
+    """One backend, through all its deaths.
 
-    def __init__(self, app: str, name: str, journal: str, certificate: tuple[str, ...]) -> None:
+    :param certificate: the files of a certificate and its key, for one that speaks TLS.
+    :param scheme: what stands before its address.
+    """
+
+    def __init__(
+        self, app: str, name: str, journal: str, certificate: tuple[str, ...], scheme: str = ""
+    ) -> None:
         super().__init__(app, name)
+        self._scheme = scheme
         self._journal = journal
         self._certificate = certificate
         self.port = 0
@@ -29,7 +36,7 @@ class BackendProcess(SoakMember):
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._scheme}127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Start, at the port it had before, and wait until it listens."""
@@ -74,19 +81,22 @@ class Fleet(SoakMembers):
     """The backends of all apps.
 
     :ivar members: who serves each app now.
+
+    :param tls: by app: the files of a certificate and its key, and the scheme of the addresses.
     """
 
-    def __init__(self, directory: str, sealed: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, directory: str, tls: dict[str, tuple[tuple[str, str], str]]) -> None:
         self.journal = os.path.join(directory, "journal")
-        self._sealed = sealed
+        self._tls = tls
         self.members: dict[str, list[BackendProcess]] = {}
         self._everybody: list[BackendProcess] = []
 
     async def add(self, app: str, count: int) -> list[BackendProcess]:
         """Start *count* backends for *app* that it does not have yet."""
+        certificate, scheme = self._tls.get(app, ((), ""))
         first = sum(each.app == app for each in self._everybody) + 1
         fresh = [
-            BackendProcess(app, f"{app}-{number}", self.journal, self._sealed.get(app, ()))
+            BackendProcess(app, f"{app}-{number}", self.journal, certificate, scheme)
             for number in range(first, first + count)
         ]
         self._everybody += fresh

@@ -103,8 +103,13 @@ class Soak:
     async def _run(self) -> None:
         authority = Authority("soak")
         self._write_certificates(authority)
-        pair = (self._path("cedar.pem"), self._path("cedar.key"))
-        fleet = Fleet(self._directory, dict.fromkeys(SEALED, pair))
+        fleet = Fleet(
+            self._directory,
+            {
+                "birch": ((self._path("birch.pem"), self._path("birch.key")), "https://"),
+                "cedar": ((self._path("cedar.pem"), self._path("cedar.key")), ""),
+            },
+        )
         self.proxy = ProxyProcess(self._directory, self._config())
         try:
             await asyncio.to_thread(self.proxy.wait_until_up)
@@ -132,7 +137,7 @@ class Soak:
         self._start(load)
         started = time.process_time(), _cpu_seconds(self.proxy.pid), time.monotonic()
         await troubles.run(PLAIN + SEALED, time.monotonic() + self.seconds, self._every)
-        await asyncio.sleep(RECOVERY_SECONDS)
+        await asyncio.sleep(min(RECOVERY_SECONDS, self.seconds / 3))
         await load.stop()
         busy = _cpu_seconds(self.proxy.pid) - started[1]
         took = time.monotonic() - started[2]
@@ -166,6 +171,8 @@ class Soak:
         return os.path.join(self._directory, name)
 
     def _write_certificates(self, authority: Authority) -> None:
+        with open(self._path("authority.pem"), "w") as file:
+            file.write(authority.pem)
         for name in PLAIN + SEALED:
             chain, key = authority.issue([f"{name}.test"])
             for ending, text in (("pem", chain), ("key", key)):
@@ -173,8 +180,12 @@ class Soak:
                     file.write(text)
 
     def _config(self) -> str:
+        # One is asked in the clear, the other over TLS.
+        more = {"amber": "", "birch": 'backend_tls = { ca = "authority.pem", name = "birch.test" }'}
         apps = [
-            _APP.format(name=name, rest=f'certificate = {{ cert = "{name}.pem", key = "{name}.key" }}')
+            _APP.format(
+                name=name, rest=f'certificate = {{ cert = "{name}.pem", key = "{name}.key" }}\n{more[name]}'
+            )
             for name in PLAIN
         ]
         apps += [_APP.format(name=name, rest='tls = "passthrough"') for name in SEALED]
@@ -267,7 +278,7 @@ class Soak:
         found = {}
         for exchange in exchanges:
             backend, code = told.get(exchange.source or exchange.id, ("", "-"))
-            found[exchange.id] = backend
+            found[exchange.id] = backend.removeprefix("-")
             if exchange.source and exchange.code and code != "-":
                 exchange.code = code
         return found

@@ -49,7 +49,10 @@ class Troubles:
             app = self._random.choice(apps)
             self._busy.setdefault(app, set())
             begin = self._random.choice(
-                (self._kill, self._kill, self._hang, self._hang, self._restart, self._redeploy, self._scale)
+                (
+                    *(self._kill, self._kill, self._hang, self._hang, self._restart),
+                    *(self._redeploy, self._scale, self._reload),
+                )
             )
             task = asyncio.ensure_future(begin(app))
             self._under_way.add(task)
@@ -126,6 +129,13 @@ class Troubles:
                 count = self._random.choice((3, 4, 5))
                 fresh = await self._fleet.add(app, max(0, count - len(old)))
                 await self._put(app, [*old[:count], *fresh], self._random.choice(("", "?wait=ready")))
+
+    async def _reload(self, app: str) -> None:
+        """The proxy reads its configuration again; nobody should notice."""
+        self.counts["reloaded"] += 1
+        status, told = await self._admin("POST", "/api/v1/reload", None)
+        if status != 200:
+            self.mistakes.append(f"a reload answered {status}: {told}")
 
     @contextlib.asynccontextmanager
     async def _change(self, app: str, kind: str):  # type: ignore[no-untyped-def]
