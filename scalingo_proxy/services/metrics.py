@@ -56,6 +56,12 @@ _REQUEST_DURATION = HistogramFamily(
     DURATION_BOUNDS,
     "app",
 )
+_LISTENER_DURATION = HistogramFamily(
+    "scalingo_proxy_listener_request_duration_seconds",
+    "The same durations, by listener.",
+    DURATION_BOUNDS,
+    "listener",
+)
 _CONNECT_DURATION = HistogramFamily(
     "scalingo_proxy_connect_duration_seconds",
     "Time spent on connecting to backends, of requests that needed a new connection.",
@@ -147,6 +153,9 @@ class Metrics:
         self._room = max_apps
         self._others = _AppCounts(OTHER_APPS)
         self._apps = {NO_APP: _AppCounts(NO_APP), OTHER_APPS: self._others}
+        # By listener.
+        self._durations: dict[str, list[int]] = {}
+        self._duration_sums: dict[str, float] = {}
         self._connects = [0] * (len(DURATION_BOUNDS) + 1)
         self._connect_seconds = 0.0
         self._first_bytes = [0] * (len(DURATION_BOUNDS) + 1)
@@ -177,8 +186,16 @@ class Metrics:
         end = record.finished_at if status and status != 101 else record.first_byte_at
         if end is not None:
             seconds = end - record.started_at
-            counts.durations[bisect_left(DURATION_BOUNDS, seconds)] += 1
+            bucket = bisect_left(DURATION_BOUNDS, seconds)
+            counts.durations[bucket] += 1
             counts.seconds += seconds
+            durations, sums = self._durations, self._duration_sums
+            listener = record.listener
+            if listener not in durations:
+                durations[listener] = [0] * (len(DURATION_BOUNDS) + 1)
+                sums[listener] = 0.0
+            durations[listener][bucket] += 1
+            sums[listener] += seconds
         if record.connect_seconds:
             self._connects[bisect_left(DURATION_BOUNDS, record.connect_seconds)] += 1
             self._connect_seconds += record.connect_seconds
@@ -240,6 +257,12 @@ class Metrics:
         apps = tuple(self._apps.values())
         yield from _REQUESTS.with_lines(self._request_lines(apps))
         yield from _REQUEST_DURATION.lines(app.histogram() for app in apps)
+        yield from _LISTENER_DURATION.lines(
+            numbers_in(
+                _LISTENER_DURATION.series(escape_label(listener)), counts, self._duration_sums[listener]
+            )
+            for listener, counts in tuple(self._durations.items())
+        )
         yield from _CONNECT_DURATION.lines(
             [numbers_in(_CONNECT_DURATION.series(), self._connects, self._connect_seconds)]
         )

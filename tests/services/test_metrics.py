@@ -106,6 +106,19 @@ class RequestTests(MetricsCase):
         self.assertEqual(page.value("request_duration_seconds_count", app="hello"), 4)
         self.assertAlmostEqual(page.value("request_duration_seconds_sum", app="hello"), 100.306)
 
+    def test_by_listener(self) -> None:
+        """The same durations by listener, over all apps."""
+        self.metrics.exchange_finished(a_record(seconds=0.3))
+        self.metrics.exchange_finished(a_record("other", seconds=0.1))
+        self.metrics.exchange_finished(a_record(listener="tls"))
+        page = self.page()
+        self.assertEqual(page.value("listener_request_duration_seconds_count", listener="http"), 2)
+        self.assertEqual(
+            page.value("listener_request_duration_seconds_bucket", listener="http", le="0.25"), 1
+        )
+        self.assertAlmostEqual(page.value("listener_request_duration_seconds_sum", listener="http"), 0.4)
+        self.assertEqual(page.value("listener_request_duration_seconds_count", listener="tls"), 1)
+
     def test_told_again(self) -> None:
         """What was told stays right when a request took no time at all."""
         for count in (1, 2):
