@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.peers import Peer
-from tests.benchmarks.programs import find
+from tests.benchmarks.programs import find, python_path
 from tests.benchmarks.world import BROWSER_HEADERS, World, host
 
 __all__ = ["Load", "clients", "h2load", "request_latencies", "wrk"]
@@ -31,7 +31,7 @@ def _run(world: World, command: list[str]) -> str:
     ended = subprocess.run(
         command,
         cwd=os.getcwd(),
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": python_path()},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Set
 from typing import Any
 
-__all__ = ["Missing", "Program", "accepts", "find", "find_nginx", "free_port", "wait_for"]
+__all__ = ["Missing", "Program", "accepts", "find", "find_nginx", "free_port", "python_path", "wait_for"]
 
 
 class Missing(Exception):
@@ -50,6 +50,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def python_path() -> str:
+    """Where programs in Python look for modules: this checkout first."""
+    return os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH", ""))))
+
+
 def accepts(port: int) -> bool:
     """Whether somebody listens on *port*."""
     with socket.socket() as probe:
@@ -77,7 +82,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.getcwd()},
+                env={**os.environ, "PYTHONPATH": python_path()},
                 preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
         self.pid = self._process.pid
