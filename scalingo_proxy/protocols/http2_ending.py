@@ -66,6 +66,7 @@ class HTTP2Ending(HTTP2Sender):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = self._lost = True
+        self._forget_work()
         if self._is_put_off:
             self._is_put_off = False
             self.env.turns.forget(self)
@@ -210,6 +211,7 @@ class HTTP2Ending(HTTP2Sender):
             return
         for stream in list(self._streams.values()):
             self._hand(stream, stream.cut)
+        self._work()  # what they still say goes out before the end
         self._end_what_is_left()
 
     def _end_what_is_left(self) -> None:

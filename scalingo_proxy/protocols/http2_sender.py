@@ -14,6 +14,7 @@ from h2.errors import ErrorCodes
 from twisted.internet.protocol import Protocol
 
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http2_connection import EdgeConnection
 from scalingo_proxy.protocols.http2_limits import (
     MAX_UNREAD_CONTROL_BYTES,
@@ -46,6 +47,7 @@ class HTTP2Sender(Protocol, Timed):
     """
 
     transport: Any
+    env: Environment
 
     def __init__(self, head_bytes: int) -> None:
         self.connection = EdgeConnection(head_bytes)
@@ -58,6 +60,7 @@ class HTTP2Sender(Protocol, Timed):
         self._busy = False
         self._closed = False
         self._unread_bytes = 0
+        self._work_call: Any = None
 
     def _stopped_reading(self) -> None:
         """The client does not read what it makes us say."""
@@ -109,8 +112,20 @@ class HTTP2Sender(Protocol, Timed):
         if not stream.is_ready:
             stream.is_ready = True
             self._ready.append(stream)
-        if not self._busy:
-            self._work()
+        if not self._busy and self._work_call is None:
+            # When this turn of the reactor is over: answers that come together go out together,
+            # in one record of TLS and one system call.
+            self._work_call = self.env.reactor.callLater(0, self._work_called)
+
+    def _work_called(self) -> None:
+        self._work_call = None
+        self._work()
+
+    def _forget_work(self) -> None:
+        """Nothing is sent any more."""
+        call, self._work_call = self._work_call, None
+        if call is not None:
+            call.cancel()
 
     def _flush_soon(self) -> None:
         if not self._busy:
