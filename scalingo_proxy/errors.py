@@ -149,7 +149,7 @@ class ExpectationFailed(ProxyError):
 
 
 class Misdirected(ProxyError):
-    """The host is not covered by the certificate of this connection."""
+    """The host is not covered by the certificate of this connection, or its TLS passes through."""
 
     code = "misdirected"
     status = 421

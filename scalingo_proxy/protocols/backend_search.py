@@ -16,6 +16,7 @@ from scalingo_proxy.errors import (
     BackendClosed,
     BodyTooLarge,
     DrainTimeout,
+    Misdirected,
     ProxyError,
     ResolverUnavailable,
 )
@@ -34,6 +35,8 @@ from scalingo_proxy.wire.http1_head import RequestHead
 __all__ = ["BackendSearch"]
 
 _log = Logger()
+
+_ENDS_TLS_ITSELF = "the app of this host ends TLS itself; ask it over a TLS connection of its own"
 
 
 class BackendSearch(BackendAttempts):
@@ -144,6 +147,11 @@ class BackendSearch(BackendAttempts):
         if (app.access or app.rate_limit) and not self._is_admitted(app):
             return
         if (app.force_https or app.canonical) and self._redirected(app):
+            return
+        if app.tls == "passthrough":
+            # Its backends speak TLS with the client alone; a request in clear would only
+            # fail there, and be held against them.
+            self.fail(Misdirected(_ENDS_TLS_ITSELF))
             return
         if app.send_proxy:
             self._preface = self._preface_for(app)

@@ -50,3 +50,21 @@ class MisdirectedTests(WorldTestCase):
         world.app("hello", ["hello.test"], force_https=True)
         response = world.request(get())
         self.assertEqual(response.get_all(b"Strict-Transport-Security"), [b"max-age=31536000"])
+
+    def test_app_that_ends_tls_itself(self) -> None:
+        """Its backends hear nothing in clear, whether the connection is plain or covers the name."""
+        for build in (build_http_factory, build_secured):
+            world = self.world(build=build)
+            sealed = world.app("sealed", ["hello.test"], tls="passthrough")
+            response = world.request(get())
+            self.assertEqual(response.status, 421)
+            self.assertIn(b"misdirected; the app of this host ends TLS", response.get(b"X-Scalingo-Error"))
+            self.assertEqual(sealed.backend.connections, [])
+            self.assertEqual((world.records[0].app, world.records[0].attempts), ("sealed", 0))
+
+    def test_app_that_ends_tls_itself_and_forces_it(self) -> None:
+        """Plain requests are sent to where the app is."""
+        world = self.world()
+        world.app("sealed", ["hello.test"], tls="passthrough", force_https=True)
+        response = world.request(get(b"/a?b"))
+        self.assertEqual((response.status, response.get(b"Location")), (301, b"https://hello.test/a?b"))
