@@ -18,7 +18,15 @@ from twisted.logger import Logger
 from scalingo_proxy.model import Limits
 from scalingo_proxy.routing.rate_limits import rate_key
 
-__all__ = ["ClientConnections", "Client", "is_loopback"]
+__all__ = [
+    "CRAWL_DOWN",
+    "CRAWL_SECONDS",
+    "CRAWL_UP",
+    "HANDSHAKE_SECONDS",
+    "Client",
+    "ClientConnections",
+    "is_loopback",
+]
 
 _log = Logger()
 
@@ -29,6 +37,16 @@ SILENT_SECONDS = 0.25
 IDLE_SECONDS = 1.0
 #: And longer still where nobody is turned away, but has to wait.
 PATIENT_SECONDS = 10.0
+
+#: A TLS handshake takes two ways there and back; one that takes longer counts
+#: as silent.
+HANDSHAKE_SECONDS = 0.75
+
+#: Who has moved less than so many bytes a second, up or down, over so many
+#: seconds, makes room after all that are idle.
+CRAWL_SECONDS = 5.0
+CRAWL_UP = 100.0
+CRAWL_DOWN = 10_000.0
 
 #: Given up at once; so that a flood costs one look at all of them for many that come.
 BATCH = 64

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.client_connections import CRAWL_SECONDS
 from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http2_limits import Kind
 from scalingo_proxy.protocols.http2_sender import HTTP2Sender
@@ -168,13 +169,22 @@ class HTTP2Ending(HTTP2Sender):
         return self._idle_until - (timeouts.keep_alive if self.has_asked else timeouts.request_head)
 
     def crawls(self, now: float) -> bool:
-        """Its waits are bounded otherwise."""
-        return False
+        """Whether none of its streams moves faster than a network that people put up with."""
+        if self._closed:
+            # What was said last is not taken; who is sent away has less time than that anyhow.
+            return self.deadline - self.env.timeouts.idle + CRAWL_SECONDS <= now
+        return bool(self._streams) and all(stream.crawls(now) for stream in self._streams.values())
 
     def give_up(self) -> None:
         """Close, to make room for others."""
+        if self._closed:
+            self.transport.abortConnection()
+            return
+        for stream in list(self._streams.values()):
+            self._hand(stream, stream.give_up)
         if not (self._closed or self._leaving):
             self._leave()
+        self._end_what_is_left()
 
     def drain(self) -> None:
         """The proxy stops: say so, take new streams for a moment, and close when all are over.

@@ -15,6 +15,8 @@ from twisted.logger import Logger
 
 from scalingo_proxy.errors import BadRequest, BodyTooLarge, ProxyError
 from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.client_connections import CRAWL_DOWN, CRAWL_SECONDS, CRAWL_UP
+from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http2_flow import Incoming
 from scalingo_proxy.protocols.http2_responder import HTTP2Responder
@@ -54,6 +56,7 @@ class HTTP2Stream(HTTP2Responder):
         self._is_tunnel = False
         self._reads_no_more = False
         self._is_over = False
+        self._began_at = 0.0
 
     # -- the request ---------------------------------------------------------
 
@@ -63,6 +66,7 @@ class HTTP2Stream(HTTP2Responder):
         ended = request.stream_ended is not None
         self._in.ended = ended
         record = frontend.new_record()
+        self._began_at = record.started_at
         try:
             head = http2_request_head(request.headers, ended, self._env.limits, frontend.websocket_key)
         except FramingError as error:
@@ -265,6 +269,23 @@ class HTTP2Stream(HTTP2Responder):
             self._exchange.fail(BadRequest("a frame came where none of its kind may be"))
         else:
             self._conclude()
+
+    def crawls(self, now: float) -> bool:
+        """Whether the client sends, or takes, so little that it hardly can be meant well."""
+        seconds, exchange = now - self._began_at, self._exchange
+        if seconds < CRAWL_SECONDS or self._is_tunnel:
+            return False
+        if exchange is not None:
+            if exchange.phase is Phase.SENDING:
+                return self._in.received < seconds * CRAWL_UP
+            if not self._source_paused:
+                return False  # it is the backend that takes its time
+        return self.out.sent < seconds * CRAWL_DOWN
+
+    def give_up(self) -> None:
+        """Make room for others: the client is told what it would have been told later."""
+        if self._exchange is not None:
+            self._exchange.deadline_reached()
 
     def cut(self) -> None:
         """The proxy stops and waits no longer."""

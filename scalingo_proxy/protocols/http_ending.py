@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
+from scalingo_proxy.protocols.client_connections import CRAWL_DOWN, CRAWL_SECONDS, CRAWL_UP
 from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress, has_unread
@@ -34,13 +35,6 @@ QUIET_SECONDS = 1.0
 
 #: What lies in the system's buffer is read within this.
 UNREAD_SECONDS = 0.2
-
-
-#: When places are short, who has moved less than so many bytes a second, up
-#: or down, over so many seconds, makes room.
-_CRAWL_SECONDS = 5.0
-_CRAWL_UP = 100.0
-_CRAWL_DOWN = 10_000.0
 
 
 class Doing(enum.Enum):
@@ -147,16 +141,18 @@ class HTTPEnding(HTTPResponder):
 
     def crawls(self, now: float) -> bool:
         """Whether its upload, or its reading, is slower than any network that people put up with."""
+        if self._doing is Doing.CLOSED:
+            return self.deadline - self._env.timeouts.idle + CRAWL_SECONDS <= now  # it takes its time
         exchange = self._exchange
         if exchange is None or self._doing is not Doing.EXCHANGE:
             return False
         record = exchange.record
         seconds = now - record.started_at
-        if seconds < _CRAWL_SECONDS:
+        if seconds < CRAWL_SECONDS:
             return False
         if exchange.phase is Phase.SENDING:
-            return record.bytes_in < seconds * _CRAWL_UP
-        return self._writing_paused and record.bytes_out < seconds * _CRAWL_DOWN
+            return record.bytes_in < seconds * CRAWL_UP
+        return self._writing_paused and record.bytes_out < seconds * CRAWL_DOWN
 
     def give_up(self) -> None:
         """Close, to make room for others."""

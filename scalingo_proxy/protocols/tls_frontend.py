@@ -30,6 +30,7 @@ from scalingo_proxy.errors import (
     UnknownHost,
 )
 from scalingo_proxy.model import Record, Route, RouteQuery
+from scalingo_proxy.protocols.client_connections import HANDSHAKE_SECONDS
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
@@ -357,8 +358,11 @@ class TLSFrontend(Protocol, Timed):
             self.transport.abortConnection()
 
     def idle_since(self) -> float | None:
-        """Since when a hello is waited for."""
-        return self.record.started_at if self._doing is _Doing.HELLO else None
+        """Since when a hello, or the rest of a handshake, is waited for."""
+        if self._doing is _Doing.HELLO:
+            return self.record.started_at
+        is_handshake = self._doing is _Doing.HANDED_OVER and not isinstance(self._owner, Passthrough)
+        return self.record.started_at + HANDSHAKE_SECONDS if is_handshake else None
 
     def crawls(self, now: float) -> bool:
         """Its waits are bounded otherwise."""
@@ -366,6 +370,9 @@ class TLSFrontend(Protocol, Timed):
 
     def give_up(self) -> None:
         """Close, to make room for others."""
+        if self._owner is not None:
+            self._owner.deadline_reached()  # its handshake has taken too long
+            return
         self._doing = _Doing.CLOSED
         self.transport.abortConnection()
 

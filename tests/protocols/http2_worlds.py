@@ -303,9 +303,9 @@ class HTTP2TestCase(WorldTestCase):
         world.run_until(lambda: client.is_connected)
         return client
 
-    def client(self, world: World, **options: Any) -> HTTP2Client:
+    def client(self, world: World, source: str = "", **options: Any) -> HTTP2Client:
         """A connected client that keeps the rules."""
-        client: HTTP2Client = self.connect(world, HTTP2Client(**options))
+        client: HTTP2Client = self.connect(world, HTTP2Client(**options), source)
         return client
 
     def raw(self, world: World) -> RawClient:

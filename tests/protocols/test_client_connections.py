@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.client_connections import BATCH, ClientConnections
-from scalingo_proxy.testing.replies import never
-from scalingo_proxy.testing.world import World
-from tests.protocols.http2_worlds import HTTP2TestCase
+from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
+from scalingo_proxy.protocols.tls_contexts import Contexts
+from scalingo_proxy.protocols.tls_factory import TLSProxyFactory
+from scalingo_proxy.testing.replies import fixed, never
+from scalingo_proxy.testing.world import World, build_http_factory
+from tests.protocols.http2_worlds import HTTP2TestCase, fields
+from tests.protocols.tls_clients import certificate, client_context, now
 from tests.protocols.worlds import WorldTestCase, get
 
 
@@ -142,6 +149,23 @@ class HoardTests(WorldTestCase):
         world.run_until(lambda: flowing.responses)
         self.assertEqual(flowing.statuses, [200])
 
+    def test_answers_not_taken_make_room(self) -> None:
+        """Who closes and does not read what is left has five seconds, then others come first."""
+        world = self.world()
+        app = world.app("hello", ["hello.test"])
+        app.backend.answer(fixed(b"x" * 150_000))
+        client = world.client()
+        client.transport.pauseProducing()
+        client.send(get(b"/", b"hello.test", b"Connection: close"))
+        world.advance(1.0)
+        make_room = world.factory.env.clients.make_room
+        self.assertEqual(len(world.records), 1)
+        self.assertEqual(make_room(world.clock.seconds()), 0)
+        world.advance(5.0)
+        self.assertEqual(make_room(world.clock.seconds()), 1)
+        world.settle()
+        self.assertEqual(world.factory.open_connections, 0)
+
     def test_one_address(self) -> None:
         """Its further connections are closed, and those of others are served."""
         world = self.world(limits=Limits(connections_per_address=2))
@@ -202,3 +226,74 @@ class HTTP2HoardTests(HTTP2TestCase):
         world.factory.env.clients.make_room(world.clock.seconds())
         world.settle()
         self.assertEqual([client.goaway for client in (silent, of_use, busy)], [0, 0, None])
+
+    def test_slow_streams_make_room(self) -> None:
+        """A stream that moves a byte a second is no reason to stay; one among them that is served is."""
+        world: World = self.world(limits=Limits(client_connections=4))
+        app = world.app("hello", ["hello.test"])
+        post = fields(b"/", (b"content-length", b"100000"), method=b"POST")
+        slow, mixed, waiting = (self.client(world, source="192.0.2.1") for _ in range(3))
+        uploads = [client.request(post, end=False) for client in (slow, mixed)]
+        app.backend.answer(never())
+        waiting.request()
+        flowing = self.client(world, source="192.0.2.3")
+        served = flowing.request(post, end=False)
+        for _ in range(12):
+            for client, upload in zip((slow, mixed), uploads, strict=True):
+                client.upload(upload, b"x")
+            flowing.upload(served, b"x" * 1000)
+            if mixed.streams[1] is uploads[1] and len(mixed.streams) == 1:
+                mixed.request()
+            world.advance(1.0)
+        self.assertEqual(world.factory.env.clients.make_room(world.clock.seconds()), 1)
+        world.settle()
+        self.assertEqual((uploads[0].status, uploads[0].code, slow.goaway), (408, "request-timeout", 0))
+        self.assertTrue(slow.is_over)
+        self.assertEqual([client.goaway for client in (mixed, waiting, flowing)], [None, None, None])
+
+    def test_slow_readers_make_room(self) -> None:
+        """Nor is a response of which the client opens the window for a few bytes at a time."""
+        world: World = self.world()
+        app = world.app("hello", ["hello.test"])
+        app.backend.answer(fixed(b"x" * 1_000_000))
+        reader = self.client(world, acknowledges=False)
+        stream = reader.request()
+        for _ in range(12):
+            reader.h2.increment_flow_control_window(1, stream.id)
+            reader.flush()
+            world.advance(1.0)
+        world.factory.env.clients.make_room(world.clock.seconds())
+        world.settle()
+        self.assertFalse(stream.ended)
+        self.assertTrue(reader.is_over)
+
+
+def build_tls_factory(world: World, **options: Any) -> TLSProxyFactory:
+    """Ends TLS by SNI, as the program does."""
+    index = CertificateIndex(now)
+    index.set(certificate("hello.test"))
+    return TLSProxyFactory(build_http_factory(world, **options), Contexts(index))
+
+
+class HandshakeHoardTests(WorldTestCase):
+    """Handshakes that are begun and never finished."""
+
+    def test_make_room(self) -> None:
+        """They are given up after a second, once somebody else wants in, and told as late."""
+        world = self.world(build=build_tls_factory, limits=Limits(client_connections=5))
+        world.app("hello", ["hello.test"], tls="terminate")
+        coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        begun = client_context().wrap_bio(coming, going, server_hostname="hello.test")
+        self.assertRaises(ssl.SSLWantReadError, begun.do_handshake)
+        hello = going.read()
+        hoard = [world.client("192.0.2.1").send(hello) for _ in range(5)]
+        world.advance(0.8)
+        early = world.client("192.0.2.2")
+        world.settle()
+        self.assertTrue(early.is_over)
+        world.advance(0.4)
+        good = world.client("192.0.2.2")
+        world.settle()
+        self.assertFalse(good.is_over)
+        self.assertTrue(all(client.is_over for client in hoard))
+        self.assertEqual({record.code for record in world.records}, {"request-timeout"})
