@@ -36,6 +36,17 @@ class SimulatedHourTests(SynchronousTestCase):
         again.verdict()
         self.assertEqual(again.digest(), hour.digest())
 
+    def test_clients_in_trouble(self) -> None:
+        """Clients that vanish, drip and stall cost nobody else anything, and nothing of them is left."""
+        hour = SimulatedHour(seed=4, seconds=900.0, pause=1.0, client_share=0.3)
+        hour.run()
+        executed_wrongly = [fault for fault in hour.verdict().faults if "execut" in fault]
+        self.assertEqual(executed_wrongly, [])
+        codes = hour.world.observer.codes
+        self.assertNotIn("internal-error", codes)
+        for code in ("client-closed", "idle-timeout"):
+            self.assertGreater(codes.count(code), 1, code)
+
     def test_seeds(self) -> None:
         """Another seed is another story, and the same holds."""
         digests = set()

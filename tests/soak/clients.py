@@ -72,8 +72,7 @@ class Connection:
             raise Broken(f"{first} without a length")
         content = await self.reader.readexactly(int(length))
         if exchange.status == 200:
-            named, size, _ = content.split(b" ", 2)
-            if (named.decode(), int(size)) != (exchange.id, len(body)):
+            if not content.startswith(b"%b %d " % (exchange.id.encode(), len(body))):
                 raise Broken(f"asked for {exchange.id} with {len(body)} bytes, got {content[:60]!r}")
         return fields.get("connection", "").lower() != "close"
 
@@ -360,8 +359,7 @@ class HTTP2Connection:
                     left = left[:0] if event.stream_id == stream else left
         self._writer.write(self._h2.data_to_send())
         if exchange.status == 200:
-            named, size, _ = bytes(content).split(b" ", 2)
-            if (named.decode(), int(size)) != (exchange.id, len(body)):
+            if not content.startswith(b"%b %d " % (exchange.id.encode(), len(body))):
                 raise Broken(f"asked for {exchange.id} with {len(body)} bytes, got {bytes(content[:60])!r}")
         return not self._is_going_away
 

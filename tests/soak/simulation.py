@@ -25,7 +25,7 @@ from scalingo_proxy.services.health_checks import HealthChecksService
 from scalingo_proxy.services.paced_probes import PacedProbes
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.backends import ScriptedBackend
-from scalingo_proxy.testing.faults import BlackHole, Fault, Faults, HalfOpen, Refuse, Reset, Stall
+from scalingo_proxy.testing.faults import BlackHole, Drip, Fault, Faults, HalfOpen, Refuse, Reset, Stall
 from scalingo_proxy.testing.replies import IncomingExchange
 from scalingo_proxy.testing.world import World
 from tests.protocols.http2_worlds import HTTP2Factory
@@ -48,6 +48,9 @@ TLS_DOOR = ("127.0.0.1", 8443)
 
 #: For how long an outage that is over may still show: the quarantine it led to.
 RECOVERY_SECONDS = 12.0
+
+#: What happens to clients that are in trouble themselves.
+_OF_CLIENTS = (Reset, HalfOpen, Drip, Stall, Refuse, BlackHole)
 
 #: How long clients may keep a connection that they do not use.
 _KEEP_ALIVE_SECONDS = 30.0
@@ -80,12 +83,16 @@ class SimulatedHour(SoakMembers):
 
     :param seconds: how long it is.
     :param pause: seconds between two requests, on average.
+    :param client_share: how many of the connections from clients are in trouble themselves.
     """
 
-    def __init__(self, seed: int, seconds: float = 3600.0, pause: float = 1.8) -> None:
+    def __init__(
+        self, seed: int, seconds: float = 3600.0, pause: float = 1.8, client_share: float = 0.0
+    ) -> None:
         self.seed = seed
         self.seconds = seconds
         self._pause = pause
+        self._client_share = client_share
         self._random = Random(seed)
         self.world = World(
             seed,
@@ -142,6 +149,11 @@ class SimulatedHour(SoakMembers):
     def run(self) -> None:
         """Let the hour pass, let everything come to rest, and see that nothing is left."""
         self._arrivals()
+        if self._client_share:
+            for door in (self.world.address, TLS_DOOR):
+                address = join_host_port(*door)
+                series = Faults(f"{self.seed}/{address}", self._client_share, _OF_CLIENTS)
+                self.world.network.faults.plan(address, series)
         for app in PLAIN + SEALED:
             self._outages(app, Faults(f"{self.seed}/{app}").outages(
                 self.seconds, every=45.0, lasting=(1.0, 25.0),
@@ -151,7 +163,11 @@ class SimulatedHour(SoakMembers):
         self.world.advance(self.seconds)
         self.world.network.faults.end()
         self.world.advance(150.0)
-        assert not self._under_way, f"not over: {list(self._under_way)}"
+        assert self._client_share or not self._under_way, f"not over: {list(self._under_way)}"
+        for asking in list(self._under_way.values()):
+            if not asking.is_over:
+                asking.abort()  # who was cut off would wait for ever
+        self.world.settle()
         for caller in (*self._idle, *self._http2):
             caller.close()
         self.world.settle()
