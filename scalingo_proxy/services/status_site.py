@@ -29,7 +29,7 @@ from scalingo_proxy.services.status_pages import (
     sign_in_page,
 )
 from scalingo_proxy.services.status_request import request_main
-from scalingo_proxy.services.status_stream import MAX_VIEWERS, StatusStreams
+from scalingo_proxy.services.status_stream import EVENT_SECONDS, MAX_VIEWERS, StatusStreams
 from scalingo_proxy.services.status_values import app_values, overview_values
 from scalingo_proxy.services.status_view import SORTS, Overview
 
@@ -135,6 +135,8 @@ class Events(Page):
     def __init__(self, site: StatusSite, streams: StatusStreams) -> None:
         super().__init__(site)
         self._streams = streams
+        # By view, with the moment of its making; never changed after that.
+        self._made: dict[tuple[str, ...], tuple[float, LiveValues | None]] = {}
 
     def stream(self, request: Request, visit: Visit) -> bool:
         # Another site could not read it, but it could take up the places of those who look.
@@ -159,13 +161,29 @@ class Events(Page):
         view = self.site.view
         if visit.query.get("view") == "app":
             name = visit.query.get("name", "")
-            return lambda: app_values(view.app(name))
+            return self._shared(("app", name), lambda: app_values(view.app(name)))
         first = _overview(self.site, visit)
         if first.sort == "name":
-            return lambda: overview_values(_overview(self.site, visit))
+            key = ("overview", first.query, str(first.page))
+            return self._shared(key, lambda: overview_values(_overview(self.site, visit)))
         # Ordered by rate, the same apps are told on, so that rows do not move.
         names = [row.app.name for row in first.rows]
         return lambda: overview_values(view.overview_of(names, first))
+
+    def _shared(self, key: tuple[str, ...], make: Callable[[], LiveValues]) -> Callable[[], LiveValues]:
+        """The values of one view, made once in a while, however many look at it."""
+
+        def values() -> LiveValues:
+            now = self.site.reactor.seconds()
+            made_at, made = self._made.get(key, (0.0, None))
+            if made is None or now - made_at >= EVENT_SECONDS / 2:
+                made = make()
+                if len(self._made) >= MAX_VIEWERS:
+                    self._made.clear()
+                self._made[key] = now, made
+            return made
+
+        return values
 
 
 class LoginPage(Page):

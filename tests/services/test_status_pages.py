@@ -576,6 +576,23 @@ class StreamTests(StatusCase):
         self.assertIn('"app:idle:2xx":"1"', event)
         self.assertNotIn('"shapes":{"apps"', event)
 
+    def test_shared(self) -> None:
+        """Many who look at the same cost little more than one."""
+        asked = [self.world.begin("GET", "/events?view=overview", headers=HTML) for _ in range(3)]
+        made: list[str] = []
+        overview = self.world.view.overview
+        self.patch(
+            self.world.view, "overview", lambda *words, **more: made.append("") or overview(*words, **more)
+        )
+        self.world.reactor.advance(1.0)
+        self.assertEqual(len(made), 1)
+        for one in asked:
+            one.transport.clear()
+        self.finish()
+        self.world.reactor.advance(1.0)
+        for one in asked:
+            self.assertIn('"app:hello:2xx":"1"', self.events(one.transport.value())[0])
+
     def test_leaves(self) -> None:
         """Nothing is left of a viewer who left."""
         asked = self.world.begin("GET", "/events?view=overview", headers=HTML)
