@@ -35,6 +35,7 @@ class BackendAttempts(SearchNotes):
     """The attempts of one search; a base class for the reason its successor gives.
 
     :ivar phase: what the search waits for now.
+    :ivar _retried_for: why a further backend is asked, as metrics call it; "" before.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class BackendAttempts(SearchNotes):
         "_last_error",
         "_pool",
         "_preface",
+        "_retried_for",
         "_reused",
         "_timed",
         "_tried",
@@ -57,6 +59,7 @@ class BackendAttempts(SearchNotes):
     _last_error: ProxyError | None
     _preface: bytes
     _reused: bool
+    _retried_for: str
     _waited: float
     _connecting_since: float
     _abandon_connect: Callable[[], None] | None
@@ -131,6 +134,7 @@ class BackendAttempts(SearchNotes):
             self.fail(error)  # it never came to asking the backend, which is not to blame
             return
         self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
+        self._retried_for = "connect-failed"
         try:
             why = connect_failure(error)
             outcome = Outcome.ABANDONED if is_fault_of_ours(error) else Outcome.CONNECT_FAILED
@@ -164,7 +168,7 @@ class BackendAttempts(SearchNotes):
         abandon = self._attempt_over()
         if abandon is not None:
             abandon()
-        self._last_error = ConnectFailed()
+        self._last_error, self._retried_for = ConnectFailed(), "connect-failed"
         try:
             self._try_another(Outcome.ABANDONED, "it was put aside while it was being connected")
         except Exception:
@@ -188,6 +192,4 @@ class BackendAttempts(SearchNotes):
             self._note_denied("the time for finding a backend was over")
             self.fail(error)
         else:
-            if outcome is Outcome.CONNECT_FAILED:
-                self._env.retries["connect-failed"] += 1
             self._find_backend(pool)

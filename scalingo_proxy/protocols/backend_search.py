@@ -71,6 +71,7 @@ class BackendSearch(BackendAttempts):
         self._ticket: Ticket | None = None
         self._resolving: Deferred[Any] | None = None
         self._reused = False
+        self._retried_for = ""
         self._preface = b""
         self._abandon_connect = None
         self._connecting_since = 0.0
@@ -190,6 +191,7 @@ class BackendSearch(BackendAttempts):
                 self._wait_in_queue(pool)
                 return
         except ProxyError as error:
+            self._note_no_wait()
             self._note_choice(pool)
             if self._last_error is not None:
                 self._note_denied(f"there was no other backend: {error.detail}")
@@ -238,9 +240,11 @@ class BackendSearch(BackendAttempts):
 
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)
-        if isinstance(self._last_error, BackendClosed):
-            self._connect()  # one backend has closed on it; a kept connection would leave in doubt why
-            return
+        if self._retried_for:
+            self._env.retries[self._retried_for] += 1
+            if isinstance(self._last_error, BackendClosed):
+                self._connect()  # one backend has closed on it; a kept connection would leave in doubt why
+                return
         # A request that cannot be sent twice must not meet a connection that
         # the backend has closed already.
         must_be_alive = not (self._request_complete and self._head.method in IDEMPOTENT)

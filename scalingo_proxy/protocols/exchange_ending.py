@@ -108,7 +108,7 @@ class ExchangeEnding(BackendSearch):
             self._connect()
         elif member.is_on_probation or member.is_on_trial or pool.budget.spend(env.seconds()):
             # Who tried a backend that is back from quarantine did so on our account, and one at a time.
-            env.retries["backend-closed"] += 1
+            self._retried_for = "backend-closed"
             self._hold_upload()
             self._try_another(outcome)
         else:

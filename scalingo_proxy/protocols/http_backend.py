@@ -46,6 +46,9 @@ __all__ = ["HTTPBackend"]
 #: More interim responses than this to one request is an attack, not progress.
 _MAX_INFORMATIONAL = 10
 
+#: How every response head begins.
+_STATUS_LINE_START = b"HTTP/"
+
 
 #: The reader of every body that came whole.
 _NOTHING_MORE = LengthReader(0)
@@ -275,6 +278,10 @@ class HTTPBackend(Protocol, Timed):
             self._refuse(BadResponse("the backend sent a response head that is too large"))
             return
         if end < 0:
+            if bytes(received[: len(_STATUS_LINE_START)]) != _STATUS_LINE_START[: len(received)]:
+                # Another protocol: nobody need wait for the rest of it, or for its end.
+                self._refuse(BadResponse("the backend sent bytes that are no HTTP response"))
+                return
             self._searched = len(received)
             if not self._head:
                 self._head += data

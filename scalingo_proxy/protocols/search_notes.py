@@ -105,6 +105,12 @@ class SearchNotes:
         if trail and isinstance(trail[-1], Waited):
             trail[-1] = attrs.evolve(trail[-1], seconds=seconds)
 
+    def _note_no_wait(self) -> None:
+        """It shall not wait after all, because there was no room in the queue either."""
+        trail = self.record.trail
+        if trail and isinstance(trail[-1], Waited) and trail[-1].seconds is None:
+            trail.pop()
+
     def _note_attempt(self, end: str, is_repeated: bool = False) -> None:
         """The attempt under way has come to nothing."""
         record = self.record

@@ -160,6 +160,8 @@ class Passthrough(BackendSearch):
 
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)
+        if self._retried_for:
+            self._env.retries[self._retried_for] += 1
         self._connect()
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:

@@ -110,15 +110,20 @@ def _backends(record: Record) -> Iterator[dict[str, Any]]:
     for address in [address for address, (word, _, _) in said.items() if word in ("tried", "chosen")]:
         if address not in known:
             yield _backend(record, address, *said[address])
+    other = ("not-its-turn", _NOT_ITS_TURN) if record.attempts else ("not-asked", _not_asked(record))
     for member in serving:
         address = member.backend.address
-        yield _backend(record, address, *said.get(address, ("not-its-turn", _NOT_ITS_TURN, None)))
+        yield _backend(record, address, *said.get(address, (*other, None)))
     for member in draining:
         if said.get(member.backend.address, ("",))[0] != "tried":
             since = member.membership_since if member.membership is Membership.DRAINING else None
             yield _backend(
                 record, member.backend.address, "draining", "it was no longer a backend of the app", since
             )
+
+
+def _not_asked(record: Record) -> str:
+    return "none was asked yet" if record.code == "-" else f"none was asked: {record.cause or record.code}"
 
 
 def _backend(record: Record, address: str, verdict: str, reason: str, since: float | None) -> dict[str, Any]:

@@ -27,6 +27,25 @@ class ConnectFailureTests(WorldTestCase):
         self.assertEqual({len(backend.request_ids) for backend in app.backends}, {0, 6})
 
     @each_world()
+    def test_counted(self, world: World) -> None:
+        """A retry is counted when another backend is asked, by what was wrong with the one before."""
+        retries = world.factory.env.retries
+        app = hello(world, backends=1)
+        app.backend.stop_listening()
+        world.request(get())
+        self.assertEqual(sum(retries.values()), 0)
+        app.backend.listen_again()
+        app.backend.script(replies.close_silently())
+        world.advance(1.3)
+        world.request(get())
+        self.assertEqual((world.records[-1].code, sum(retries.values())), ("backend-closed", 0))
+        other = world.app("pair", ["pair.test"], backends=2)
+        for backend in other.backends:
+            backend.script(replies.close_silently())
+        world.request(get(b"/", b"pair.test"))
+        self.assertEqual((retries["backend-closed"], retries["connect-failed"]), (1, 0))
+
+    @each_world()
     def test_three_backends_at_most(self, world: World) -> None:
         """After three different backends the client is told, though more could be asked."""
         app = hello(world, backends=5)

@@ -92,6 +92,27 @@ class RefusedTests(BadResponseTestCase):
             self.not_reused(world, app)
 
     @each_world()
+    def test_other_protocols(self, world: World) -> None:
+        """What does not begin like a response is refused at once, whether or not it closes."""
+        for greeting in (b"SSH-2.0-server\r\n", b"<html>no head</html>", b"220 mail ready\r\n", b"HTTQ"):
+            for close in (False, True):
+                app = self.app(world, raw(greeting, close=close))
+                client = world.client().send(get())
+                world.advance(0.5)
+                self.assertEqual((client.response.status, code_of(client)), (502, "bad-response"), greeting)
+                self.assertEqual(app.backend.open_connections, [])
+                self.not_reused(world, app)
+
+    @each_world()
+    def test_head_byte_by_byte(self, world: World) -> None:
+        """A head that comes slowly is awaited from its first byte on."""
+        pieces = [bytes([each]) for each in OK + b"Content-Length: 0\r\n\r\n"]
+        self.app(world, raw(*pieces))
+        client = world.client().send(get())
+        world.advance(5)
+        self.assertEqual(client.response.status, 200)
+
+    @each_world()
     def test_endless_head(self, world: World) -> None:
         """A head without end is refused when it is too large, not when memory ends."""
         for endless in (b"X" * 8000, b"A: b\r\n" * 1000):

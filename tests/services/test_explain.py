@@ -166,6 +166,31 @@ class StoryTests(StoryCase):
         self.assertEqual((told["queue_ms"], told["waits"][0]["ms"]), (1500.0, 1500.0))
         self.assertEqual((told["attempts"][0]["after_ms"], told["status"]), (1500.0, 200))
 
+    def test_queue_full(self) -> None:
+        """Who found no place in the queue has waited for nothing, whenever that is asked for."""
+        world = self.world(limits=Limits(in_flight_per_backend=1, queue_per_backend=0))
+        hello(world, replies.delayed(2.0, replies.fixed(b"done")))
+        for _ in range(2):
+            world.client().send(get())
+            world.settle()
+        world.advance(10)
+        told = self.story(world, next(each for each in world.records if each.code == "queue-full"))
+        self.assertEqual((told["waits"], told["queue_ms"], self.verdicts(told)), ([], 0.0, ["full"]))
+
+    def test_paused(self) -> None:
+        """Nobody is asked while an app is paused, and it was nobody's turn."""
+        world = self.world()
+        hello(world, state="paused", backends=1)
+        world.client().send(get())
+        world.advance(0.5)
+        (exchange,) = world.factory.env.under_way()
+        told = self.story(world, exchange.record)
+        self.assertEqual(self.verdicts(told), ["not-asked"])
+        self.assertEqual(told["backends"][0]["reason"], "none was asked yet")
+        world.advance(60)
+        told = self.story(world)
+        self.assertEqual((told["code"], self.verdicts(told)), ("pause-timeout", ["not-asked"]))
+
     def test_refused(self) -> None:
         """Requests that met no backend say why."""
         world = self.world()
@@ -173,7 +198,8 @@ class StoryTests(StoryCase):
         world.request(get())
         told = self.story(world)
         self.assertEqual((told["code"], told["attempts"]), ("app-stopped", []))
-        self.assertEqual(self.verdicts(told), ["not-its-turn"])
+        self.assertEqual(self.verdicts(told), ["not-asked"])
+        self.assertEqual(told["backends"][0]["reason"], "none was asked: the application is stopped")
         world.request(get(b"/", b"nobody.test"))
         told = self.story(world)
         self.assertEqual((told["code"], told["route"], told["backends"]), ("unknown-host", None, []))
