@@ -214,8 +214,8 @@ class Settings:
         added = _listens("http", http, mistakes) + _listens("tls", tls, mistakes)
         places = ["[[listen]]"] * len(self.listens) + [f"--{listen.protocol}" for listen in added]
         if not self.listens and not http and not tls:
-            added = (ListenSettings(parse_endpoint(DEFAULT_HTTP)),)
-            places = ["the default HTTP listener"]
+            added = _default_listens(demo)
+            places = [f"the default {listen.protocol.upper()} listener" for listen in added]
         merged = attrs.evolve(
             self,
             proxy=self._forgetful() if demo and not self.filename else self.proxy,

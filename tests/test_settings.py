@@ -29,7 +29,7 @@ class OptionsTests(SynchronousTestCase):
         """Without file and options there is one HTTP listener, on every address."""
         settings = Settings().with_options()
         (listen,) = settings.listens
-        self.assertEqual((listen.protocol, listen.endpoint.text), ("http", "8080"))
+        self.assertEqual((listen.protocol, listen.endpoint.text, listen.option), ("http", "8080", "--http"))
         self.assertEqual(settings.admin.endpoint.text, "127.0.0.1:8081")
 
     def test_listeners_are_added(self) -> None:
@@ -54,6 +54,19 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(parse("", "f.toml").with_options(demo=True).proxy.state, "scalingo-proxy.db")
         environ = {"SCALINGO_PROXY_PROXY_STATE": "x.db"}
         self.assertEqual(parse("", "", environ).with_options(demo=True).proxy.state, "x.db")
+
+    def test_demo_listeners(self) -> None:
+        """A demo has a door for TLS, too, unless it is told which doors to have."""
+        demo = Settings().with_options(demo=True)
+        self.assertEqual(
+            [(listen.protocol, listen.endpoint.text, listen.option) for listen in demo.listens],
+            [("http", "8080", "--http"), ("tls", "8443", "--tls")],
+        )
+        (told,) = Settings().with_options(demo=True, http=["81"]).listens
+        self.assertEqual(told.endpoint.text, "81")
+        with self.assertRaises(ConfigurationError) as caught:
+            Settings().with_options(demo=True, admin="127.0.0.1:8443")
+        self.assertIn("taken by the default TLS listener", str(caught.exception))
 
     def test_warnings_stay(self) -> None:
         """Warnings of the file are still there."""
