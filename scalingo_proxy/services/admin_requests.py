@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from scalingo_proxy.services.admin_answers import Answer, Refusal, answer_for_error
+from scalingo_proxy.services.admin_connections import AdminConnection
 from scalingo_proxy.services.admin_guards import check_host, check_same_site, check_token
 from scalingo_proxy.services.admin_routes import AdminRoute, AdminRoutes, Call, parse_query
 from scalingo_proxy.services.strict_json import strict_json
@@ -68,8 +69,13 @@ class AdminRequest(Request):
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if self._is_refused:
             self._close()
-        else:
-            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+            return
+        connection: Any = self.channel.transport
+        if isinstance(connection, AdminConnection):
+            connection.request_came()
+            over: Deferred[None] = self.notifyFinish()
+            over.addBoth(lambda _: connection.request_over())
+        super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
     def _close(self) -> None:
         if not self._is_closing:

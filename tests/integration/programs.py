@@ -143,12 +143,19 @@ class ProxyProcess(_Process):
     """``twistd scalingo-proxy`` with a configuration.
 
     :param descriptors: how many it may open, when the limit is to be low.
+    :param twistd: options of twistd's own.
     :ivar port: of the first listener.
     :ivar admin_port: of the admin API.
     """
 
     def __init__(
-        self, directory: str, config: str, *options: str, output: str = "", descriptors: int = 0
+        self,
+        directory: str,
+        config: str,
+        *options: str,
+        output: str = "",
+        descriptors: int = 0,
+        twistd: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.config_path = os.path.join(directory, "proxy.toml")
@@ -161,6 +168,7 @@ class ProxyProcess(_Process):
                 "from twisted.scripts.twistd import run; run()",
                 "-n",
                 "--pidfile=",
+                *twistd,
                 "scalingo-proxy",
                 "--config",
                 self.config_path,

@@ -8,6 +8,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import App
+from scalingo_proxy.services.admin_connections import MAX_CONNECTIONS
 from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.admin_requests import MAX_BODY_BYTES
 from tests.services.admin_world import LOOPBACK, AdminWorld, Connection, Reply, request_bytes
@@ -24,6 +25,40 @@ class RequestsCase(SynchronousTestCase):
 
     def assert_refused(self, reply: Reply, status: int, code: str) -> None:
         self.assertEqual((status, code), (reply.status, reply.code))
+
+
+class ArrivalTests(RequestsCase):
+    """Requests that take their time to arrive, and those who only connect."""
+
+    def test_slow_requests(self) -> None:
+        """A head, a body or a second request that comes byte by byte is cut off after half a minute."""
+        half = request_bytes("PUT", APP, {"domains": ["a" * 60]}, {})
+        whole = request_bytes("GET", APP, None, {})
+        for begin in (b"", b"GET", half[:-50], whole + b"GE"):
+            connection = self.world.connect()
+            connection.send(begin)
+            for _ in range(30):
+                self.assertFalse(connection.transport.disconnected, begin)
+                connection.send(b"x")
+                self.world.reactor.advance(1.0)
+            self.assertTrue(connection.transport.disconnected, begin)
+
+    def test_kept_connections(self) -> None:
+        """One that is used again and again, or waits for its answer, goes on."""
+        connection = self.world.connect()
+        for _ in range(5):
+            connection.send(request_bytes("GET", APP, None, {}))
+            self.assertEqual(200, connection.reply().status)
+            self.world.reactor.advance(20.0)
+        self.assertFalse(connection.transport.disconnecting or connection.transport.disconnected)
+
+    def test_hoards(self) -> None:
+        """Beyond so many the oldest that asks for nothing makes room."""
+        connections = [self.world.connect() for _ in range(MAX_CONNECTIONS)]
+        self.assertFalse(any(each.transport.disconnected for each in connections))
+        self.assertEqual(200, self.world.ask("GET", APP).status)
+        self.assertTrue(connections[0].transport.disconnected)
+        self.assertFalse(connections[1].transport.disconnected)
 
 
 class BodyTests(RequestsCase):
