@@ -70,7 +70,7 @@ def pure() -> Iterator[str]:
     fields = [(name.encode(), value.encode()) for name, value in BROWSER_HEADERS.items()]
     section = b"".join(b"%b: %b\r\n" % field for field in fields)
     yield compare(
-        "header fields by splitting, not by an expression",
+        "header fields told apart by counting lines",
         lambda: by_expression(section),
         lambda: parse_fields(section),
         2000,
