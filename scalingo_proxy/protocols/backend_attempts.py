@@ -35,6 +35,7 @@ class BackendAttempts(SearchNotes):
     """The attempts of one search; a base class for the reason its successor gives.
 
     :ivar phase: what the search waits for now.
+    :ivar _spared: who was tried over a kept connection that had closed, and is not known to fail.
     :ivar _retried_for: why a further backend is asked, as metrics call it; "" before.
     """
 
@@ -46,6 +47,7 @@ class BackendAttempts(SearchNotes):
         "_preface",
         "_retried_for",
         "_reused",
+        "_spared",
         "_timed",
         "_tried",
         "_waited",
@@ -56,6 +58,7 @@ class BackendAttempts(SearchNotes):
     _timed: Timed
     _pool: Pool | None
     _tried: tuple[Member, ...]
+    _spared: Member | None
     _last_error: ProxyError | None
     _preface: bytes
     _reused: bool

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from scalingo_proxy.errors import (
     BackendClosed,
     BodyTooLarge,
+    ConnectFailed,
     DrainTimeout,
     Misdirected,
     ProxyError,
@@ -78,6 +79,7 @@ class BackendSearch(BackendAttempts):
         self._queued_since = 0.0
         self._waited = 0.0
         self._tried = ()
+        self._spared = None
         self._last_error = None
 
     def _redirected(self, app: App) -> bool:
@@ -191,6 +193,12 @@ class BackendSearch(BackendAttempts):
                 self._wait_in_queue(pool)
                 return
         except ProxyError as error:
+            if self._spared is not None and isinstance(self._last_error, ConnectFailed):
+                # Nobody else is there; who only lost a kept connection still is.
+                spared, self._spared = self._spared, None
+                self._tried = tuple(member for member in self._tried if member is not spared)
+                self._find_backend(pool)
+                return
             self._note_no_wait()
             self._note_choice(pool)
             if self._last_error is not None:

@@ -31,7 +31,8 @@ from scalingo_proxy.protocols.kept_body import KeptBody
 from scalingo_proxy.protocols.own_page import SMALL_PAGE_BYTES, OwnPage
 from scalingo_proxy.protocols.relay import TUNNEL_LEFT, Relay
 from scalingo_proxy.routing.members import Membership
-from scalingo_proxy.routing.retries import is_repeatable, may_send_again
+from scalingo_proxy.routing.pool import Lease
+from scalingo_proxy.routing.retries import MAX_BACKENDS, is_repeatable, may_send_again
 from scalingo_proxy.wire.error_answer import ErrorAnswer, Page, wants_json
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
@@ -42,6 +43,8 @@ _log = Logger()
 
 #: A kept connection that ends within this time of the request was closed before.
 _AT_ONCE_SECONDS = 1.0
+
+_KEPT_CLOSED = "the backend had closed the connection that was kept"
 
 
 class ExchangeEnding(BackendSearch):
@@ -100,12 +103,8 @@ class ExchangeEnding(BackendSearch):
             self._end(error, outcome)
             return
         member = lease.member
-        if had_closed and member.membership is Membership.SERVING and self._seconds_left() > 0:
-            # The same backend, freshly connected: nothing says that it has failed.
-            env.retries["kept-connection"] += 1
-            self._hold_upload()
-            self._note_attempt("the backend had closed the connection that was kept", is_repeated=True)
-            self._connect()
+        if had_closed and self._seconds_left() > 0 and self._ask_beside_kept(lease):
+            pass
         elif member.is_on_probation or member.is_on_trial or pool.budget.spend(env.seconds()):
             # Who tried a backend that is back from quarantine did so on our account, and one at a time.
             self._retried_for = "backend-closed"
@@ -115,6 +114,26 @@ class ExchangeEnding(BackendSearch):
             env.retries_refused += 1
             self._note_denied("the app's budget for sending requests again was spent")
             self._end(error, outcome)
+
+    def _ask_beside_kept(self, lease: Lease) -> bool:
+        """Ask somebody else, or the same backend again if nobody else has room.
+
+        Nothing says that the backend has failed, and a kept connection is lost only once: the app's
+        budget is not for that.
+        """
+        pool, member = lease.pool, lease.member
+        if len(self._tried) + 1 < MAX_BACKENDS and pool.has_room_beside((*self._tried, member)):
+            self._hold_upload()
+            self._retried_for, self._spared = "kept-connection", member
+            self._try_another(Outcome.ABANDONED, _KEPT_CLOSED)
+        elif member.membership is Membership.SERVING:
+            self._hold_upload()
+            self._env.retries["kept-connection"] += 1
+            self._note_attempt(_KEPT_CLOSED, is_repeated=True)
+            self._connect()
+        else:
+            return False
+        return True
 
     def _had_closed_before(self) -> bool:
         """Whether the backend most likely closed while the connection was kept, before it saw the request.

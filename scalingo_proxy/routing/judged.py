@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from scalingo_proxy.errors import Quarantined
 from scalingo_proxy.interfaces import IBalancer
-from scalingo_proxy.model import App, Health, Outcome, ProbeResult, Quarantine
+from scalingo_proxy.model import App, AppState, Health, Outcome, ProbeResult, Quarantine
 from scalingo_proxy.routing.balancers import BALANCERS, RoundRobin
 from scalingo_proxy.routing.callouts import Callouts
 from scalingo_proxy.routing.eligibility import Eligibility, Sidelined
@@ -167,6 +167,12 @@ class JudgedMembers:
     def has_other(self, tried: Container[Member]) -> bool:
         """Whether somebody who is not among *tried* may be given requests."""
         return any(member not in tried for member in self._eligibility.members)
+
+    def has_room_beside(self, tried: Container[Member]) -> bool:
+        """Whether somebody who is not among *tried* could be given a request now."""
+        return self.app.state is AppState.RUNNING and any(
+            member not in tried and member.in_flight < member.limit for member in self._eligibility.members
+        )
 
     def watch(self, callback: Callable[[Member, MemberEvent], object]) -> Callable[[], None]:
         """Tell *callback* what becomes of members, until the returned function is called."""

@@ -187,7 +187,36 @@ class StaleTests(WorldTestCase):
             backend.answer(replies.close_silently())
         before = app.requests
         self.assertEqual(world.request(get()).status, 502)
-        self.assertEqual(app.requests - before, 4)  # one on a kept connection, three on fresh ones
+        self.assertEqual(app.requests - before, 3)
+
+    @each_world()
+    def test_never_the_same_backend_twice(self, world: World) -> None:
+        """A kept connection that closes sends a request elsewhere as long as somebody has room."""
+        for request in (get(), get(method=b"PUT"), get(method=b"DELETE")):
+            for count in (2, 3):
+                app = hello(world, backends=count)
+                for _ in range(6):
+                    world.request(get())
+                for backend in app.backends:
+                    backend.answer(replies.close_silently())
+                before = [len(backend.requests) for backend in app.backends]
+                self.assertEqual(world.request(request).status, 502)
+                after = [len(backend.requests) for backend in app.backends]
+                self.assertEqual([b - a for a, b in zip(before, after, strict=True)], [1] * count)
+                world.advance(60)
+
+    @each_world()
+    def test_kept_connection_of_the_only_one_with_room(self, world: World) -> None:
+        """A backend whose kept connection closed is asked again when the others are away."""
+        app = hello(world, backends=2)
+        for _ in range(4):
+            world.request(get())
+        app.backends[1].crash()
+        world.settle()
+        app.backends[0].script(replies.close_silently())
+        for _ in range(2):
+            self.assertEqual(world.request(get()).status, 200)
+        self.assertGreaterEqual(world.factory.env.retries["kept-connection"], 1)
 
     @each_world()
     def test_idempotent_goes_to_another_backend(self, world: World) -> None:
