@@ -94,6 +94,12 @@ class BackendSearch(BackendAttempts):
         """Begin to end a tunnel in order, unless that was begun before."""
         raise NotImplementedError
 
+    @property
+    def moved_at(self) -> float:
+        """When something of a tunnel moved last: its deadline tells, and costs nothing more."""
+        pool = self._pool
+        return self._timed.deadline - (self._env.timeouts if pool is None else pool.timeouts).idle
+
     # -- the app -------------------------------------------------------------
 
     def start(self) -> None:

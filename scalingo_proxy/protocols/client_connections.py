@@ -3,19 +3,23 @@
 Two limits: on all of them, and on those of one address.  When all places are
 taken, connections that do nothing make room, those of whoever has most of them
 first, and after them those that move a few bytes a second; a client that asks
-for something is worth more than one that might.
+for something is worth more than one that might.  Last come the silent tunnels
+of an address that has more than its share.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 from typing import Protocol
 
 from twisted.logger import Logger
 
+from scalingo_proxy.errors import IdleTimeout
 from scalingo_proxy.model import Limits
+from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.routing.rate_limits import rate_key
 
 __all__ = [
@@ -48,6 +52,13 @@ CRAWL_SECONDS = 5.0
 CRAWL_UP = 100.0
 CRAWL_DOWN = 10_000.0
 
+#: Tunnels may be silent for good reasons.  Where all places are taken, those
+#: that were for so long make room, if their address holds this share of them.
+TUNNEL_SECONDS = 10.0
+TUNNEL_SHARE = 0.1
+#: Fewer than of others: each is somebody who has to connect again.
+TUNNEL_BATCH = 8
+
 #: Given up at once; so that a flood costs one look at all of them for many that come.
 BATCH = 64
 
@@ -68,6 +79,9 @@ class Client(Protocol):
 
     def crawls(self, now: float) -> bool:
         """Whether it moves so slowly that it hardly can be meant well."""
+
+    def under_way(self) -> Iterable[UnderWay]:
+        """What goes on for it now."""
 
     def give_up(self) -> None:
         """Close it."""
@@ -159,6 +173,8 @@ class ClientConnections:
             found += more[: BATCH - len(found)]
         if not found:
             found = self._crawling(now)
+        if not found and worst and self._by_key[worst] > len(self._open) * TUNNEL_SHARE:
+            found = self._silent_tunnels(now, worst)
         for client in found:
             self._leaving.add(client)
             try:
@@ -188,6 +204,24 @@ class ClientConnections:
     def _crawling(self, now: float) -> list[Client]:
         candidates = (client for client in self._open if client not in self._leaving and client.crawls(now))
         return list(islice(candidates, BATCH))
+
+    def _silent_tunnels(self, now: float, key: str) -> list[Client]:
+        """End those of one address that have been silent for long; the connections are to be closed."""
+        found: list[Client] = []
+        for client, its_key in self._open.items():
+            if its_key != key or client in self._leaving:
+                continue
+            tunnels = list(client.under_way())
+            if tunnels and all(
+                each.phase is Phase.TUNNEL and now - each.moved_at >= TUNNEL_SECONDS for each in tunnels
+            ):
+                found.append(client)
+                if len(found) >= TUNNEL_BATCH:
+                    break
+        for client in found:
+            for tunnel in list(client.under_way()):
+                tunnel.fail(IdleTimeout())
+        return found
 
     def _tell(self, now: float, count: int) -> None:
         if now >= self._tell_again_at:

@@ -74,6 +74,13 @@ class UnderWay(Protocol):
     def member(self) -> Member | None:
         """Whom it has a place at now."""
 
+    @property
+    def moved_at(self) -> float:
+        """When something of its tunnel, if it is one, moved last."""
+
+    def fail(self, error: ProxyError) -> None:
+        """End with an error of ours; the backend is not to blame."""
+
     def drain_deadline_reached(self) -> None:
         """Its backend left the app and is waited for no longer, or the proxy stops."""
 

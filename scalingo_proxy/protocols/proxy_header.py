@@ -231,6 +231,10 @@ class _ProxyHeaderProtocol(Protocol, Timed):
         """Its waits are bounded otherwise."""
         return False
 
+    def under_way(self) -> tuple[()]:
+        """Nothing yet."""
+        return ()
+
     def give_up(self) -> None:
         """Close, to make room for others."""
         self.abort()

@@ -12,11 +12,13 @@ from scalingo_proxy.protocols.client_connections import BATCH, ClientConnections
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.protocols.tls_contexts import Contexts
 from scalingo_proxy.protocols.tls_factory import TLSProxyFactory
-from scalingo_proxy.testing.replies import fixed, never
+from scalingo_proxy.testing.replies import fixed, never, upgrade_echo
 from scalingo_proxy.testing.world import World, build_http_factory
 from tests.protocols.http2_worlds import HTTP2TestCase, fields
 from tests.protocols.tls_clients import certificate, client_context, now
 from tests.protocols.worlds import WorldTestCase, get
+
+_WEBSOCKET = (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
 
 
 class Idler:
@@ -33,6 +35,9 @@ class Idler:
 
     def crawls(self, now: float) -> bool:
         return self.is_slow
+
+    def under_way(self) -> tuple[()]:
+        return ()
 
     def give_up(self) -> None:
         self.is_given_up = True
@@ -148,6 +153,27 @@ class HoardTests(WorldTestCase):
         flowing.send(b"x" * 88_000)
         world.run_until(lambda: flowing.responses)
         self.assertEqual(flowing.statuses, [200])
+
+    def test_silent_tunnels_make_room(self) -> None:
+        """Those of the address that has most of all places, and of no other; one that speaks stays."""
+        world = self.world(limits=Limits(client_connections=6))
+        app = world.app("hello", ["hello.test"])
+        app.backend.answer(upgrade_echo())
+        ask = get(b"/", b"hello.test", b"Connection: Upgrade", b"Upgrade: websocket", *_WEBSOCKET)
+        hoard = [world.client("192.0.2.1").send(ask) for _ in range(5)]
+        other = world.client("192.0.2.2").send(ask)
+        world.advance(9.0)
+        self.assertEqual([client.statuses for client in (*hoard, other)], [[101]] * 6)
+        refused = world.client("192.0.2.3")
+        world.settle()
+        self.assertTrue(refused.is_over)
+        hoard[0].send(b"ping")
+        world.advance(2.0)
+        app.backend.answer(fixed(b"fine"))
+        self.assertEqual(world.request(get(), "192.0.2.3").status, 200)
+        self.assertEqual([client.is_over for client in (*hoard, other)], [False, *[True] * 4, False])
+        codes = [record.code for record in world.records]
+        self.assertEqual(codes, ["idle-timeout"] * 4 + ["-"])
 
     def test_answers_not_taken_make_room(self) -> None:
         """Who closes and does not read what is left has five seconds, then others come first."""
