@@ -265,7 +265,8 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         if is_closing and self._progress.has_moved(self.transport):
             env.deadlines.set(self, env.seconds() + env.timeouts.idle)
         else:
-            self.is_late = not self._is_over
+            # The door has the same deadline, and may tell it a second time.
+            self.is_late |= not self._is_over
             self.abortConnection()
 
 

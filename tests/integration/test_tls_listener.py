@@ -166,6 +166,25 @@ class TLSListenerTests(IntegrationTestCase):
             self.assertIn(reason.replace("_", " ").lower(), str(caught.exception).replace("_", " ").lower())
         self.assertEqual(server.connections, 0)
 
+    def test_stalled_handshake(self) -> None:
+        """A client that goes silent within its handshake is late; it was not the one that closed."""
+        server = self.server()
+        proxy = self.start(self.tls_app("hello", server.address) + "[timeouts]\nrequest_head = 0.5\n")
+        outgoing = ssl.MemoryBIO()
+        context = ssl.create_default_context()
+        with self.assertRaises(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="hello.test").do_handshake()
+        with socket.create_connection(("127.0.0.1", self.port), 10) as client:
+            client.sendall(outgoing.read())
+            with self.assertRaises(ConnectionResetError):
+                while client.recv(65536):
+                    pass
+        wait_for(proxy.request_log, "the log")
+        self.assertRegex(
+            proxy.request_log()[0], r" host=hello\.test .* app=hello .* status=408 code=request-timeout "
+        )
+        self.assertEqual(server.connections, 0)
+
     def openssl(self, *options: str, name: str) -> str:
         """Openssl s_client; raises with its words when the handshake fails."""
         program = needs_program("openssl", "install the package openssl")
