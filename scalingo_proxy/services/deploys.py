@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from scalingo_proxy.model import App, Route
+from scalingo_proxy.model import App, AppState, Route
 from scalingo_proxy.routing.members import HealthState, Member
 from scalingo_proxy.routing.pool import MemberEvent, Pool
 from scalingo_proxy.routing.pools import Pools
@@ -66,11 +66,14 @@ class Deploys:
     def ready(self, app: App) -> Deferred[tuple[Tryout, ...]]:
         """Probe the backends of *app* that do not serve well already, until all have passed.
 
+        While the app is paused or stopped nobody serves, and all are probed: whoever was well
+        before may be another process by now, or none yet.
+
         Fires with how each of them did, or fails with BackendsNotReady.  To
         cancel it is to give up; nothing has changed in any case.
         """
         pool = self._pools.get(app.name)
-        members = () if pool is None else pool.members
+        members = pool.members if pool is not None and pool.app.state is AppState.RUNNING else ()
         up = {member.backend.identity for member in members if member.health is HealthState.UP}
         backends = [backend for backend in app.backends if backend.identity not in up]
         health = self._pools.health_of(app)

@@ -111,6 +111,23 @@ class ReadyTests(DeployCase):
         self.assertEqual((reply.status, self.world.probe.begun), (200, []))
         self.assertNotIn("probes", reply.document)
 
+    def test_under_pause(self) -> None:
+        """Nobody serves an app that is paused or stopped: whoever was well before is asked again."""
+        for verb, back in (("pause", "resume"), ("stop", "start")):
+            self.assertEqual(self.end(self.begin([ONE])).status, 200)
+            self.world.probe.forget()
+            self.world.ask("POST", f"{APP}/{verb}")
+            self.world.probe.failing = {ONE: 503}
+            deploy = self.begin([ONE])
+            self.pass_time(2.5)
+            self.assertTrue(deploy.is_silent)
+            self.world.probe.failing.clear()
+            self.pass_time(1.1)
+            reply = self.end(deploy)
+            self.assertEqual((reply.status, reply.document["probes"][0]["tries"]), (200, 4))
+            self.world.ask("POST", f"{APP}/{back}")
+            self.assertEqual(self.told()[ONE]["health"], "up")
+
     def test_in_a_row(self) -> None:
         """As many as the app wants have to pass."""
         self.put(APP, {"health": {"rise": 3}}, "PATCH")
