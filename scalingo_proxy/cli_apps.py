@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ from scalingo_proxy.services.strict_json import strict_json
 
 __all__ = ["add_app_commands"]
 
-_PER_PAGE = 500
-
 
 def list_apps(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
     """Tell every app, or those that the query finds."""
-    apps = list(_all_apps(client, arguments.query))
+    apps = list(client.listed("apps", arguments.query))
     if arguments.json:
         output.document({"apps": apps, "total": len(apps)})
         return
@@ -103,18 +101,6 @@ def _tell_probes(answer: Mapping[str, Any], output: Output) -> None:
             tries = "1 try" if probe["tries"] == 1 else f"{probe['tries']} tries"
             found = f"failed: {probe['reason']} ({tries} in {probe['seconds']:.0f} s)"
         output.line(f"checking {probe['url']} ... {found}")
-
-
-def _all_apps(client: AdminClient, query: str) -> Iterator[dict[str, Any]]:
-    page, seen = 1, 0
-    while True:
-        parameters = {"page": str(page), "per_page": str(_PER_PAGE), "q": query}
-        _status, answer = client.ask("GET", "apps", query=parameters)
-        yield from answer["apps"]
-        seen += len(answer["apps"])
-        if not answer["apps"] or seen >= answer["total"]:
-            return
-        page += 1
 
 
 def _record_in(path: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A key is read from its file and sent to the admin API; nothing of it is told.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from scalingo_proxy.cli_output import CommandMistake, Output
 
 __all__ = ["add_certificate_commands"]
 
-_PER_PAGE = 500
-
 
 def list_certificates(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
     """Tell every certificate, or those that the query finds, those that expire first on top."""
-    found = sorted(_all(client, arguments.query), key=lambda each: each["not_after"])
+    found = sorted(client.listed("certificates", arguments.query), key=lambda each: each["not_after"])
     if arguments.json:
         output.document({"certificates": found, "total": len(found)})
         return
@@ -56,18 +53,6 @@ def remove_certificate(arguments: argparse.Namespace, client: AdminClient, outpu
         output.document(answer)
     else:
         output.line(answer["message"])
-
-
-def _all(client: AdminClient, query: str) -> Iterator[dict[str, Any]]:
-    page, seen = 1, 0
-    while True:
-        parameters = {"page": str(page), "per_page": str(_PER_PAGE), "q": query}
-        _status, answer = client.ask("GET", "certificates", query=parameters)
-        yield from answer["certificates"]
-        seen += len(answer["certificates"])
-        if not answer["certificates"] or seen >= answer["total"]:
-            return
-        page += 1
 
 
 def _text_in(path: str) -> str:

@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -23,6 +23,9 @@ __all__ = ["AdminAddress", "AdminClient", "ApiRefusal", "Unreachable"]
 
 #: Seconds without a word from the proxy until it counts as unreachable.
 _TIMEOUT_SECONDS = 60.0
+
+#: How much of a long list is asked for at once.
+_PER_PAGE = 500
 
 #: Where "any address" of a listener is dialled.
 _LOOPBACK_FOR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -116,6 +119,23 @@ class AdminClient:
             headers["Content-Type"] = "application/json"
         status, answer = self._exchange(method, target, data, headers)
         return status, self._document(status, answer)
+
+    def listed(self, kind: str, search: str = "") -> Iterator[dict[str, Any]]:
+        """Everything of one kind, such as ``"apps"``, page after page.
+
+        :param search: only what has this text in it; ``""``: all.
+        :raises ApiRefusal: the proxy refused it.
+        :raises Unreachable: there is no proxy there.
+        """
+        page, seen = 1, 0
+        while True:
+            query = {"page": str(page), "per_page": str(_PER_PAGE), "q": search}
+            _status, answer = self.ask("GET", kind, query=query)
+            yield from answer[kind]
+            seen += len(answer[kind])
+            if not answer[kind] or seen >= answer["total"]:
+                return
+            page += 1
 
     def _exchange(
         self, method: str, target: str, data: bytes | None, headers: dict[str, str]
