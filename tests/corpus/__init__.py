@@ -12,6 +12,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.corpus.case_files import case_name, parts_of
+
 __all__ = ["Case", "Outcome", "decode", "encode", "load_cases", "read_case"]
 
 HERE = Path(__file__).parent
@@ -97,10 +99,10 @@ def read_case(path: Path) -> Case:
 
     :raises ValueError: when the file does not keep to the format.
     """
-    header, _, rest = path.read_text("ascii").partition("\n\n")
-    case = Case(str(path.relative_to(HERE / "http1").with_suffix("")))
-    for line in header.splitlines():
-        _set(case, *line.split(": ", 1))
+    pairs, rest = parts_of(path, "ascii")
+    case = Case(case_name(path, HERE / "http1"))
+    for key, value in pairs:
+        _set(case, key, value)
     text, mark, rewritten = rest.partition("\n---- travels on as\n")
     case.input = decode(text)
     if mark:
@@ -110,7 +112,7 @@ def read_case(path: Path) -> Case:
     return case
 
 
-def _set(case: Case, key: str, value: str = "") -> None:
+def _set(case: Case, key: str, value: str) -> None:
     if key == "accepts":
         case.accepts.append(Outcome(value))
     elif key == "body":

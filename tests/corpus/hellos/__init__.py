@@ -13,6 +13,9 @@ from pathlib import Path
 
 import attrs
 
+from tests.corpus import case_files
+from tests.corpus.case_files import case_name, parts_of
+
 __all__ = ["HERE", "Hello", "decode", "encode", "index_of", "load_hellos", "read_hello"]
 
 HERE = Path(__file__).parent
@@ -87,16 +90,16 @@ def read_hello(path: Path) -> Hello:
 
     :raises ValueError: when the file does not keep to the format.
     """
-    header, _, rest = path.read_text("utf-8").partition("\n\n")
-    hello = Hello(str(path.relative_to(HERE).with_suffix("")), data=decode(rest))
-    for line in header.splitlines():
-        _set(hello, *line.split(": ", 1))
+    pairs, rest = parts_of(path)
+    hello = Hello(case_name(path, HERE), data=decode(rest))
+    for key, value in pairs:
+        _set(hello, key, value)
     if not (hello.why and hello.verdict and hello.data):
         raise ValueError(f"{path}: why, verdict and bytes are needed")
     return hello
 
 
-def _set(hello: Hello, key: str, value: str = "") -> None:
+def _set(hello: Hello, key: str, value: str) -> None:
     if key in ("why", "verdict", "address"):
         setattr(hello, key, value)
     elif key == "from":
@@ -120,6 +123,4 @@ def load_hellos() -> list[Hello]:
 
 def index_of(hellos: list[Hello]) -> str:
     """The index of the files, as it stands beside them."""
-    rows = [f"| `{hello.name}` | {hello.verdict} | {hello.why} | {hello.source} |" for hello in hellos]
-    head = ["# Index", "", "| file | verdict | why | made |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows]) + "\n"
+    return case_files.index_of((hello.name, hello.verdict, hello.why, hello.source) for hello in hellos)

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from tests.corpus import Outcome, decode
+from tests.corpus.case_files import case_name, parts_of
 
 __all__ = ["Case", "load_cases", "read_case"]
 
@@ -49,10 +50,10 @@ def read_case(path: Path) -> Case:
 
     :raises ValueError: when the file does not keep to the format.
     """
-    header, _, rest = path.read_text("ascii").partition("\n\n")
-    case = Case(str(path.relative_to(HERE).with_suffix("")))
-    for line in header.splitlines():
-        _set(case, *line.split(": ", 1))
+    pairs, rest = parts_of(path, "ascii")
+    case = Case(case_name(path, HERE))
+    for key, value in pairs:
+        _set(case, key, value)
     listed, *sections = rest.split("\n---- ")
     case.fields = _fields(listed)
     for section in sections:
@@ -72,7 +73,7 @@ def read_case(path: Path) -> Case:
     return case
 
 
-def _set(case: Case, key: str, value: str = "") -> None:
+def _set(case: Case, key: str, value: str) -> None:
     if key in ("why", "then"):
         setattr(case, key, value)
     elif key == "accepts":

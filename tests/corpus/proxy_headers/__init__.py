@@ -11,7 +11,8 @@ from pathlib import Path
 import attrs
 
 from scalingo_proxy.wire.proxy_header import ProxyHeader
-from tests.corpus import decode
+from tests.corpus import case_files, decode
+from tests.corpus.case_files import case_name, parts_of
 
 __all__ = ["HERE", "HeaderCase", "index_of", "load_headers", "read_header"]
 
@@ -44,16 +45,16 @@ def read_header(path: Path) -> HeaderCase:
 
     :raises ValueError: when the file does not keep to the format.
     """
-    header, _, rest = path.read_text("utf-8").partition("\n\n")
-    case = HeaderCase(str(path.relative_to(HERE).with_suffix("")), data=decode(rest))
-    for line in header.splitlines():
-        _set(case, *line.split(": ", 1))
+    pairs, rest = parts_of(path)
+    case = HeaderCase(case_name(path, HERE), data=decode(rest))
+    for key, value in pairs:
+        _set(case, key, value)
     if not (case.why and case.verdict and case.data):
         raise ValueError(f"{path}: why, verdict and bytes are needed")
     return case
 
 
-def _set(case: HeaderCase, key: str, value: str = "") -> None:
+def _set(case: HeaderCase, key: str, value: str) -> None:
     if key in ("why", "verdict"):
         setattr(case, key, value)
     elif key == "from":
@@ -83,6 +84,4 @@ def load_headers() -> list[HeaderCase]:
 
 def index_of(cases: list[HeaderCase]) -> str:
     """The index of the files, as it stands beside them."""
-    rows = [f"| `{case.name}` | {case.verdict} | {case.why} | {case.made_by} |" for case in cases]
-    head = ["# Index", "", "| file | verdict | why | made |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows]) + "\n"
+    return case_files.index_of((case.name, case.verdict, case.why, case.made_by) for case in cases)
