@@ -79,22 +79,31 @@ class Authority:
         return _key_pem(self.key)
 
     def issue(
-        self, domains: Sequence[str], now: float, days: float = 30.0, key: PrivateKey | None = None
+        self,
+        domains: Sequence[str],
+        now: float,
+        days: float = 30.0,
+        key: PrivateKey | None = None,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> tuple[bytes, bytes]:
         """A certificate for *domains*, which may be addresses: its chain and its key, in PEM.
 
+        :param domains: without any, it is a certificate that names nobody.
         :param key: ECDSA on P-256, a new one, when left out.
+        :param usage: what it is good for.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
-        built = (
-            _builder(domains[0], self.certificate.subject, key, now, days)
-            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in domains]), False)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+        builder = (
+            _builder(domains[0] if domains else "nobody", self.certificate.subject, key, now, days)
+            .add_extension(x509.ExtendedKeyUsage([usage]), False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(_usage(digital_signature=True), True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
-            .sign(self.key, hashes.SHA256())
         )
+        if domains:
+            names = [_general_name(name) for name in domains]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        built = builder.sign(self.key, hashes.SHA256())
         return built.public_bytes(_PEM) + self.issuers, _key_pem(key)
 
 
