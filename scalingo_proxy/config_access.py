@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scalingo_proxy.config_tables import beside
+from scalingo_proxy.config_tables import beside, bytes_in
 from scalingo_proxy.resolvers.strict_tables import Finding, network, shown
 
 __all__ = ["take_in_access_files"]
@@ -58,11 +58,7 @@ def _lines(path: str) -> list[str]:
 
     :raises ValueError: with a sentence that lacks its subject.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    data = bytes_in(path, _MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ValueError(f"is larger than {_MAX_BYTES >> 20} MiB")
     try:

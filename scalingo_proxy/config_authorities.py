@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scalingo_proxy.config_tables import beside
+from scalingo_proxy.config_tables import beside, bytes_in
 from scalingo_proxy.resolvers.strict_tables import Finding, shown
 from scalingo_proxy.wire.authorities import MAX_AUTHORITIES_BYTES, is_pem, read_authorities
 
@@ -58,11 +58,7 @@ def _text_in(path: str) -> str:
 
     :raises ValueError: with a sentence that lacks its subject.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_AUTHORITIES_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    data = bytes_in(path, MAX_AUTHORITIES_BYTES + 1)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -40,7 +40,7 @@ from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.settings import AdminSettings, LogSettings, ProxySettings, app_clashes, endpoint_clashes
 
-__all__ = ["DOCUMENT", "beside", "file_findings", "relation_findings"]
+__all__ = ["DOCUMENT", "beside", "bytes_in", "file_findings", "relation_findings"]
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -192,6 +192,18 @@ def _quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
 def beside(folder: str, name: str) -> str:
     """The path of a file to be read: relative names start from the configuration file's folder."""
     return os.path.join(folder, name) if name else ""
+
+
+def bytes_in(path: str, most: int) -> bytes:
+    """What is in a file, but no more than *most* bytes of it.
+
+    :raises ValueError: with a sentence that lacks its subject.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
 
 
 def file_findings(given: Mapping[str, Any], folder: str) -> list[Finding]:

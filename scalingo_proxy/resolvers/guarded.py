@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -23,7 +23,7 @@ from scalingo_proxy.interfaces import IResolver, IRouteFeed
 from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
 from scalingo_proxy.resolvers.held_back import Held, HeldBack
 from scalingo_proxy.resolvers.last_answers import LastAnswers
-from scalingo_proxy.resolvers.loading import Loading, answer_after
+from scalingo_proxy.resolvers.loading import Loading, Loads, answer_after
 from scalingo_proxy.resolvers.saved_topology import Saved, SavedTopology
 from scalingo_proxy.resolvers.table_feed import TableFeed
 from scalingo_proxy.routing.table import RouteTable
@@ -32,14 +32,6 @@ from scalingo_proxy.routing.topology_guard import Census, GuardRule, Loss, Topol
 __all__ = ["GuardedResolver"]
 
 _log = Logger()
-
-
-@runtime_checkable
-class _Loaded(Protocol):
-    @property
-    def is_loaded(self) -> bool: ...
-
-    def when_loaded(self) -> Deferred[None]: ...
 
 
 @implementer(IResolver)
@@ -159,7 +151,7 @@ class GuardedResolver(TableFeed):
             self._loading.finish()
             return
         self._leave = inner.watch(self._told)
-        if isinstance(inner, _Loaded) and not inner.is_loaded:
+        if isinstance(inner, Loads) and not inner.is_loaded:
             self._wanted = None
             inner.when_loaded().addCallbacks(lambda _: self._resync(), self._not_loaded)
         else:

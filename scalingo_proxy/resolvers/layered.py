@@ -19,7 +19,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import DomainTaken
 from scalingo_proxy.interfaces import IResolver
 from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
-from scalingo_proxy.resolvers.loading import answer_after
+from scalingo_proxy.resolvers.loading import Loads, answer_after
 from scalingo_proxy.resolvers.table_feed import TableFeed
 from scalingo_proxy.routing.table import normalised_app
 
@@ -40,14 +40,6 @@ class Layer(Protocol):
 @runtime_checkable
 class _Guarded(Protocol):
     def guard(self, check: Callable[[TopologyChange], object], /) -> Callable[[], None]: ...
-
-
-@runtime_checkable
-class _Loaded(Protocol):
-    @property
-    def is_loaded(self) -> bool: ...
-
-    def when_loaded(self) -> Deferred[None]: ...
 
 
 @attrs.frozen
@@ -90,7 +82,7 @@ class LayeredResolver(TableFeed):
     def __init__(self, layers: Sequence[Layer], name: str = "layered") -> None:
         super().__init__(name)
         self.layers = tuple(layers)
-        self._unloaded = tuple(layer for layer in self.layers if isinstance(layer, _Loaded))
+        self._unloaded = tuple(layer for layer in self.layers if isinstance(layer, Loads))
         self.conflicts: tuple[Conflict, ...] = ()
         for layer in self.layers:
             layer.watch(self._layer_changed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -11,7 +11,19 @@ from twisted.python.failure import Failure
 from scalingo_proxy.errors import ResolverUnavailable
 from scalingo_proxy.model import Route
 
-__all__ = ["Loading", "answer_after"]
+__all__ = ["Loading", "Loads", "answer_after"]
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A source of routes that can answer only once it has loaded."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it has."""
+
+    def when_loaded(self) -> Deferred[None]:
+        """Fires once it has; fails when it cannot."""
 
 
 class Loading:

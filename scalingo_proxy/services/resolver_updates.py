@@ -8,23 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import attrs
-from twisted.internet.defer import Deferred
 
 from scalingo_proxy.model import TopologyChange
 from scalingo_proxy.resolvers.layered import Layer
+from scalingo_proxy.resolvers.loading import Loads
 
 __all__ = ["ResolverUpdates", "SourceState"]
-
-
-@runtime_checkable
-class _Loaded(Protocol):
-    @property
-    def is_loaded(self) -> bool: ...
-
-    def when_loaded(self) -> Deferred[None]: ...
 
 
 @attrs.frozen
@@ -61,7 +52,7 @@ class ResolverUpdates:
         self._synced_at = {layer.name: 0.0 for layer in self._layers}
         for layer in self._layers:
             layer.watch(partial(self._changed, layer.name))
-            if isinstance(layer, _Loaded):
+            if isinstance(layer, Loads):
                 # Why it fails is told by whoever loads it.
                 layer.when_loaded().addCallbacks(partial(self._loaded, layer.name), lambda _: None)
             else:
