@@ -31,7 +31,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-__all__ = ["Eager", "EagerClient", "EagerPort", "EagerServer", "eager"]
+__all__ = ["ACCEPTS_A_TURN", "Eager", "EagerClient", "EagerPort", "EagerServer", "eager"]
 
 
 _CLOSED = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
@@ -251,6 +251,10 @@ class EagerClient(Eager, tcp.Client):
         self.reactor.callLater(0, self.socket.close)  # type: ignore[attr-defined]
 
 
+#: Connections that a port accepts in one turn of the reactor; the others wait in the system's queue.
+ACCEPTS_A_TURN = 20
+
+
 class EagerPort(tcp.Port):
     """Accepts connections, each with an :class:`EagerServer`.
 
@@ -259,6 +263,17 @@ class EagerPort(tcp.Port):
 
     transport = EagerServer
     gives_no_delay = False
+    _accepts = ACCEPTS_A_TURN
+
+    @property
+    def numberAccepts(self) -> int:
+        """How many a turn takes in at most."""
+        return self._accepts
+
+    @numberAccepts.setter
+    def numberAccepts(self, count: int) -> None:
+        # Twisted takes in more and more while they keep coming, and whoever is served already waits for all.
+        self._accepts = min(count, ACCEPTS_A_TURN)
 
     def startListening(self) -> None:
         super().startListening()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, Recorder
-from scalingo_proxy.transports.eager import EagerPort, EagerServer, eager
+from scalingo_proxy.transports.eager import ACCEPTS_A_TURN, EagerPort, EagerServer, eager
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.transports.splice import begin_splice
 
@@ -148,6 +148,16 @@ class EagerTests(TestCase):
         for port in (described, adopted):
             self.assertIsInstance(port, EagerPort)
             self.assertIs(port.transport, EagerServer)
+
+    def test_accepts_are_bounded(self) -> None:
+        """However many come, a turn takes in so many, and Twisted's own rule holds below that."""
+        port = EagerPort(0, Factory(), Clock())
+        self.assertEqual(port.numberAccepts, ACCEPTS_A_TURN)
+        port.numberAccepts += 20
+        self.assertEqual(port.numberAccepts, ACCEPTS_A_TURN)
+        port.numberAccepts = 1
+        port.numberAccepts += 5
+        self.assertEqual(port.numberAccepts, 6)
 
     def test_other_reactors_stay_as_they_are(self) -> None:
         """A reactor that polls no sockets is left alone."""
