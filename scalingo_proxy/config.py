@@ -26,7 +26,13 @@ from scalingo_proxy.config_certificates import take_in_admin_certificate, take_i
 from scalingo_proxy.config_environment import Overrides, read_environment
 from scalingo_proxy.config_error_pages import take_in_error_pages
 from scalingo_proxy.config_lines import key_lines, line_of
-from scalingo_proxy.config_tables import DOCUMENT, beside, file_findings, relation_findings
+from scalingo_proxy.config_tables import (
+    DOCUMENT,
+    beside,
+    default_app_doubts,
+    file_findings,
+    relation_findings,
+)
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.model import App, Health, Limits, Quarantine, Timeouts
 from scalingo_proxy.resolvers.strict_tables import Finding, Path, path_text
@@ -110,7 +116,7 @@ def parse(text: str, filename: str = "", environ: Mapping[str, str] | None = Non
     broken, admin_outdated = take_in_admin_certificate(given, os.path.dirname(filename), time.time())
     findings += broken
     refused, warned = reserved_settings(document)
-    warned += outdated + admin_outdated
+    warned += [*outdated, *admin_outdated, *default_app_doubts(given)]
     # A value that is wrong in itself needs no second sentence.
     wrong = {finding.path[:depth] for finding in findings for depth in range(len(finding.path) + 1)}
     refused = [finding for finding in refused if finding.path not in wrong]

@@ -40,7 +40,7 @@ from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.services.endpoint_strings import ListenEndpoint, parse_endpoint
 from scalingo_proxy.settings import AdminSettings, LogSettings, ProxySettings, app_clashes, endpoint_clashes
 
-__all__ = ["DOCUMENT", "beside", "bytes_in", "file_findings", "relation_findings"]
+__all__ = ["DOCUMENT", "beside", "bytes_in", "default_app_doubts", "file_findings", "relation_findings"]
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -157,6 +157,16 @@ def _default_app_findings(given: Mapping[str, Any]) -> Iterator[Finding]:
     for index, listen in enumerate(given.get("listen", ())):
         if listen.get("default_app") and listen.get("protocol", "http") == "http":
             yield Finding(("listen", index, "default_app"), 'is for protocol = "tls" alone')
+
+
+def default_app_doubts(given: Mapping[str, Any]) -> Iterator[Finding]:
+    """Default apps that a file of apps does not have; they may be told to the admin API later."""
+    names = {app.get("name") for app in given.get("app", ())}
+    for index, listen in enumerate(given.get("listen", ())):
+        name = listen.get("default_app")
+        if names and name and name not in names:
+            sentence = f"there is no app {shown(name)} yet; until then clients without a name get an alert"
+            yield Finding(("listen", index, "default_app"), sentence)
 
 
 def _admin_findings(given: Mapping[str, Any]) -> Iterator[Finding]:

@@ -230,6 +230,19 @@ class RelationTests(SynchronousTestCase):
         self.assertIn("[admin] endpoint", sentence)
         self.assertIn("[[listen]] #1", sentence)
 
+    def test_default_app_that_is_not_there(self) -> None:
+        """It may come later, but where apps stand in the file it is more likely a slip."""
+        listen = LISTEN + 'protocol = "tls"\ndefault_app = "helo"\n'
+        app = '[[app]]\nname = "{}"\ndomains = ["a.example"]\nbackends = ["10.0.0.1:80"]\n'
+        (warning,) = parse(listen + app.format("hello"), "proxy.toml").warnings
+        self.assertEqual(
+            warning,
+            'proxy.toml:4: [[listen]] #1 default_app: there is no app "helo" yet; '
+            "until then clients without a name get an alert",
+        )
+        self.assertEqual(parse(listen + app.format("helo")).warnings, ())
+        self.assertEqual(parse(listen).warnings, ())
+
     def test_default_app_for_http(self) -> None:
         """A setting that only TLS uses is refused elsewhere."""
         (sentence,) = sentences(LISTEN + 'default_app = "a"\n')
