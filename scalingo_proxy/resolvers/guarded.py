@@ -209,9 +209,7 @@ class GuardedResolver(TableFeed):
         beside = self._beside()
         loss = self._guard.judge(wanted.apps, self._reactor.seconds(), beside)
         if loss is None and self._holds_empty:
-            whole = self._guard.loss(wanted.apps, beside)
-            if whole.concerned > 1 and len(whole.apps) == self._guard.census.apps and not _any_live(wanted):
-                return whole
+            loss = self._guard.emptied(wanted.apps, beside)
         return loss
 
     def _serve(self, table: RouteTable) -> None:
@@ -320,7 +318,3 @@ def _is_change(change: Any) -> bool:
 
 def _are_apps(apps: Any) -> bool:
     return all(isinstance(app, App) for app in apps)
-
-
-def _any_live(table: RouteTable) -> bool:
-    return any(app.backends for app in table.apps.values())

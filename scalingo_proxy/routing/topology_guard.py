@@ -143,6 +143,17 @@ class TopologyGuard:
         """What *wanted* would lose of what is served, much or little."""
         return self._loss(wanted, self._history[-1], beside)
 
+    def emptied(
+        self, wanted: Mapping[str, App], beside: Census = Census(), safe: Collection[str] = ()
+    ) -> Loss | None:
+        """What *wanted* would lose, if that is every backend of all apps there are, and of more than one.
+
+        However few that are: no platform scales all its apps to none at once.
+        """
+        loss = self._loss(wanted, self._history[-1], beside, safe)
+        is_all = loss.concerned > 1 and len(loss.apps) == self.census.apps
+        return loss if is_all and not census(wanted).apps else None
+
     def applied(self, apps: Mapping[str, App], now: float) -> None:
         """*apps* is what is served from now on."""
         since, before, count = self._history[-1]

@@ -99,6 +99,8 @@ class ReloadGuard(Generic[S]):
         above = self._names_above()
         wanted = ShardedMap[App]().changed(apps)  # as the table is, so that comparing takes one walk
         loss = self._guard.judge(wanted, self._reactor.seconds(), beside, above)
+        if loss is None and self._guard.rule.share < 1:
+            loss = self._guard.emptied(wanted, beside, above)
         if loss is not None:
             self._settings = settings
             raise TopologyHeldBack(self._holding.hold(loss))

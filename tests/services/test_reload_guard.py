@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from twisted.internet.defer import fail
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,6 +57,24 @@ class ReloadTests(GuardCase):
         )
         self.assertIn("scalingo-proxy topology confirm", self.reply.document["error"]["message"])
         self.assertEqual(len(self.alarms), 1)
+
+    def test_empty(self) -> None:
+        """A file without any app is held however few there were; one app alone may go."""
+        self.assertEqual((self.reload(*APPS[:39]), self.reload(*APPS[:20])), (200, 200))
+        self.world.reactor.advance(61)
+        self.assertEqual(self.reload(*APPS[:3]), 409)
+        self.assertEqual((self.post("confirm"), self.count()), (200, 3))
+        self.world.reactor.advance(61)
+        self.assertEqual((self.reload(), self.reply.code, self.count()), (409, "held-back", 3))
+        self.assertEqual(self.reload(*(attrs.evolve(app, backends=()) for app in APPS[:3])), 409)
+        self.assertEqual((self.reload(APPS[0]), self.count()), (200, 1))
+        self.assertEqual((self.reload(), self.count()), (200, 0))
+
+    def test_empty_beside_what_the_api_was_told(self) -> None:
+        """It is no loss where the API describes the same apps."""
+        for app in APPS:
+            self.world.ask("PUT", f"/api/v1/apps/{app.name}", {"backends": ["10.0.0.9:1"]})
+        self.assertEqual(self.reload(), 200)
 
     def test_repeated(self) -> None:
         """It is the same alarm."""
