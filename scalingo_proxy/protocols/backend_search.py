@@ -18,6 +18,7 @@ from scalingo_proxy.errors import (
     ConnectFailed,
     DrainTimeout,
     Misdirected,
+    NoBackend,
     ProxyError,
     ResolverUnavailable,
 )
@@ -208,7 +209,8 @@ class BackendSearch(BackendAttempts):
             self._note_no_wait()
             self._note_choice(pool)
             if self._last_error is not None:
-                self._note_denied(f"there was no other backend: {error.detail}")
+                why = "" if isinstance(error, NoBackend) else f": {error.detail}"
+                self._note_denied(f"there was no other backend{why}")
             # "No other backend" says less than what the last one did.
             self.fail(self._last_error or error)
         else:

@@ -367,13 +367,16 @@ class HTTPFrontend(HTTPUploads):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what could not be read as a request, and read no more."""
+        assert self._identity is not None
         record = self._new_record()
+        record.tls = self._identity.tls
         record.status, record.code, record.cause = error.status, error.code, error.detail
         record.request_id = self._env.request_ids()
         record.protocol = "http/1.1"
         record.finished_at = record.started_at
         self._cycle.keep_alive = False
         answer = ErrorAnswer(error, record.request_id, as_json=False)
+        record.bytes_out = len(answer.body)
         self.transport.write(answer.http1(1, keep_alive=False, with_body=True))
         self._env.finished(record)
         if not self._lost:

@@ -169,6 +169,8 @@ class RecordTests(WorldTestCase):
         self.assertEqual(client.statuses, [200, 404, 200, 400])
         self.assertEqual([record.status for record in world.records], [200, 404, 200, 400])
         self.assertEqual([record.path for record in world.records], ["/1", "/2", "/", "-"])
+        sizes = [len(response.body) for response in client.responses]
+        self.assertEqual([record.bytes_out for record in world.records], sizes)
         for record in world.records:
             self.assertIsNotNone(record.finished_at)
 
