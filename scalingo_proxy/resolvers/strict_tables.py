@@ -100,6 +100,12 @@ def findings_of(error: ValueError) -> tuple[Finding, ...]:
     return error.findings if isinstance(error, Refused) else (Finding((), str(error)),)
 
 
+#: Unknown keys of one table that are told one by one; looking for what was meant takes its time.
+_UNKNOWN_KEYS = 20
+#: And how much of each is told.
+_KEY_CHARACTERS = 60
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean "…"?`` when one of *known* is close or *word* is a part of it, else nothing."""
     choices = list(known)
@@ -268,10 +274,13 @@ class TableReader:
         if not isinstance(value, Mapping):
             return given, [Finding((), f"must be a table, not {shown(value)}")]
         findings: list[Finding] = []
+        unknown = 0
         for key, item in value.items():
             reader = self.fields.get(key)
             if reader is None:
-                findings.append(self._unknown(key))
+                unknown += 1
+                if unknown <= _UNKNOWN_KEYS:
+                    findings.append(self._unknown(key))
                 continue
             if isinstance(reader, TableReader | TableListReader):
                 given[key], inside = reader.read(item)
@@ -281,12 +290,16 @@ class TableReader:
                 given[key] = reader(item)
             except ValueError as error:
                 findings += [finding.below((key,)) for finding in findings_of(error)]
+        if unknown > _UNKNOWN_KEYS:
+            findings.append(Finding((), f"has {unknown - _UNKNOWN_KEYS} further unknown keys"))
         findings += [Finding((key,), "is missing") for key in self.required if key not in value]
         return given, findings
 
     def _unknown(self, key: Any) -> Finding:
-        hint = did_you_mean(str(key), self.fields)
-        return Finding((str(key),), f'unknown key "{key}"{hint}', unknown=True)
+        # What is long is no name that somebody mistyped: a text, or a secret, in the wrong place.
+        name = str(key) if len(str(key)) <= _KEY_CHARACTERS else f"{str(key)[: _KEY_CHARACTERS - 3]}..."
+        hint = did_you_mean(name, self.fields)
+        return Finding((name,), f'unknown key "{name}"{hint}', unknown=True)
 
 
 class TableListReader:

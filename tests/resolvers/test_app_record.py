@@ -111,6 +111,15 @@ class MistakeTests(SynchronousTestCase):
             {"timeouts.conect": 'unknown key "conect"; did you mean "connect"?'},
         )
 
+    def test_many_unknown_keys(self) -> None:
+        """Twenty are told, and how many more there are; of a long one the beginning."""
+        found = mistakes(hello(timeouts={f"unknown{number}": 1 for number in range(20_000)}))
+        self.assertEqual(len(found), 21)
+        self.assertEqual(found["timeouts"], "has 19980 further unknown keys")
+        secret = "-----BEGIN PRIVATE KEY-----" + "k" * 900_000
+        (told,) = mistakes(hello(**{secret: 1})).items()
+        self.assertEqual(told, (secret[:57] + "...", f'unknown key "{secret[:57]}..."'))
+
     def test_probe(self) -> None:
         """What a probe asks for and expects has to make sense."""
         for key, good, bad in (
