@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 from tests.soak.exchanges import Exchange
 from tests.soak.members import SoakMembers
 
-__all__ = ["Verdict"]
+__all__ = ["AFTER_SIGNAL", "Verdict"]
+
+#: How the codes of exchanges begin that whoever stopped the proxy has judged already.
+AFTER_SIGNAL = "after the signal"
 
 #: Codes of requests that no backend has seen: another could have been asked.
 _NOT_SENT = {"connect-failed", "quarantined", "no-backend", "queue-full", "queue-timeout", "no answer"}
@@ -63,6 +66,8 @@ class Verdict:
             )
 
     def _excuse(self, exchange: Exchange) -> str:
+        if exchange.code.startswith(AFTER_SIGNAL):
+            return "the proxy stops"
         began, ended = exchange.began - self._recovery, exchange.ended
         has_answer = exchange.has_begun or exchange.status or "broken" not in exchange.code
         if not (has_answer or "passed" in exchange.kind):
