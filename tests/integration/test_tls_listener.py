@@ -106,7 +106,8 @@ class TLSListenerTests(IntegrationTestCase):
 
         def serve(connection: socket.socket) -> None:
             head, _ = read_head(connection)
-            heads.append(head)
+            if head:  # and not a mere probe
+                heads.append(head)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
         proxy = self.start(self.tls_app("hello", self.server(serve).address, "force_https = true\n"))
