@@ -102,6 +102,8 @@ def findings_of(error: ValueError) -> tuple[Finding, ...]:
 
 #: Unknown keys of one table that are told one by one; looking for what was meant takes its time.
 _UNKNOWN_KEYS = 20
+#: Likewise of a list; a megabyte of nonsense would take a second to judge.
+_MISTAKES_IN_A_LIST = 20
 #: And how much of each is told.
 _KEY_CHARACTERS = 60
 
@@ -236,6 +238,10 @@ def list_of(reader: Reader, what: str) -> Reader:
                 items.append(reader(item))
             except ValueError as error:
                 findings += [finding.below((index,)) for finding in findings_of(error)]
+                if len(findings) >= _MISTAKES_IN_A_LIST and index + 1 < len(value):
+                    left = len(value) - index - 1
+                    findings.append(Finding((), f"has {left} further {what}, which were not looked at"))
+                    break
         if findings:
             raise Refused(findings)
         return tuple(items)

@@ -120,6 +120,14 @@ class MistakeTests(SynchronousTestCase):
         (told,) = mistakes(hello(**{secret: 1})).items()
         self.assertEqual(told, (secret[:57] + "...", f'unknown key "{secret[:57]}..."'))
 
+    def test_long_lists_of_nonsense(self) -> None:
+        """Twenty mistakes of a list are told, and how much of it was not looked at."""
+        found = mistakes(hello(domains=["-"] * 50_000))
+        self.assertEqual(len(found), 21)
+        self.assertEqual(found["domains"], "has 49980 further domains, which were not looked at")
+        found = mistakes(hello(domains=["-"] * 20))
+        self.assertEqual(len(found), 20)
+
     def test_probe(self) -> None:
         """What a probe asks for and expects has to make sense."""
         for key, good, bad in (
