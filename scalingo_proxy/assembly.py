@@ -211,6 +211,7 @@ def assemble(
     )
     proxy.control, proxy.admin = control, admin
     gauges.add_pools(metrics, pools)
+    gauges.add_verdicts(metrics, pools, lambda moment: time.time() - reactor.seconds() + moment)
     gauges.add_retries(metrics, lambda: env.retries, lambda: env.retries_refused)
     gauges.add_quarantines(metrics, verdicts.counts)
     gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)

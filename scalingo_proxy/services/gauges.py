@@ -35,6 +35,7 @@ __all__ = [
     "add_resolvers",
     "add_retries",
     "add_routes",
+    "add_verdicts",
     "add_topology_held",
     "add_workers",
 ]
@@ -163,6 +164,20 @@ def add_retries(
         "How often a request was not sent again because its app's budget was spent.",
     )
     metrics.add(family, lambda: [((), refused())])
+
+
+def add_verdicts(metrics: Metrics, pools: Iterable[Pool], wall_time: Callable[[float], float]) -> None:
+    """Since when a backend gets no requests, and by which verdict; of apps that have a series of their own.
+
+    :param wall_time: turns a moment of the pools' clock into seconds since the epoch.
+    """
+    family = Family(
+        "scalingo_proxy_backend_away_since_timestamp_seconds",
+        "gauge",
+        "When a backend was quarantined or found down, since the epoch; those that may be used are not told.",
+        ("app", "backend", "health"),
+    )
+    metrics.add(family, lambda: _away(metrics, pools, wall_time))
 
 
 def add_routes(metrics: Metrics, count: Callable[[], int]) -> None:
@@ -311,6 +326,18 @@ def _queued(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[str]:
         numbers[label] = numbers.get(label, 0) + pool.queue.length
     for label, number in numbers.items():
         yield f'scalingo_proxy_requests_queued{{app="{label}"}} {number}\n'
+
+
+def _away(
+    metrics: Metrics, pools: Iterable[Pool], wall_time: Callable[[float], float]
+) -> Iterator[tuple[tuple[str, str, str], float]]:
+    for pool in pools:
+        label = metrics.app_label(pool.app.name)
+        if label != OTHER_APPS:
+            for member in pool.members:
+                if member.health is not _UP and member.health is not _UNPROVEN:
+                    labels = (label, member.backend.address, member.health.value)
+                    yield labels, round(wall_time(member.health_since), 3)
 
 
 def _backends_up(metrics: Metrics, pools: Iterable[Pool]) -> Iterator[str]:

@@ -22,6 +22,7 @@ class PoolGaugeTests(SynchronousTestCase):
         self.metrics = Metrics(max_apps=2)
         self.pools = Pools(Timeouts(), Limits(), Random(1), clock=lambda: 0.0)
         gauges.add_pools(self.metrics, self.pools)
+        gauges.add_verdicts(self.metrics, self.pools, lambda moment: 1_700_000_000 + moment)
 
     def page(self) -> Page:
         """The page now."""
@@ -47,6 +48,16 @@ class PoolGaugeTests(SynchronousTestCase):
         page = self.page()
         up = [page.value("backend_up", app="a", backend=member.backend.address) for member in pool.members]
         self.assertEqual(up, [1, 1, 0, 0])
+
+    def test_away_since(self) -> None:
+        """Who gets no requests is told with the verdict and its time; others are not told."""
+        app = App("a", backends=("10.0.0.1:80", "10.0.0.2:80"))
+        pool = self.pools.for_route(Route(app, "a"))
+        pool.members[1].health, pool.members[1].health_since = HealthState.QUARANTINED, 12.5
+        name = "backend_away_since_timestamp_seconds"
+        told = self.page().value(name, app="a", backend="10.0.0.2:80", health="quarantined")
+        self.assertEqual(told, 1_700_000_012.5)
+        self.assertNotIn(f'{name}{{app="a",backend="10.0.0.1:80"', self.metrics.exposition())
 
     def test_queued(self) -> None:
         """Who waits is told by app."""
