@@ -25,14 +25,16 @@ class AccessRules:
     :raises ValueError: naming the first entry that is no network.
     """
 
-    __slots__ = ("_allow", "_deny")
+    __slots__ = ("_allow", "_deny", "_has_lists")
 
     def __init__(self, deny: Iterable[str] = (), allow: Iterable[str] = ()) -> None:
         self._deny = Networks(deny)
         self._allow = Networks(allow)
+        # Asked for every request, also where there are no lists.
+        self._has_lists = bool(self._deny) or bool(self._allow)
 
     def __bool__(self) -> bool:
-        return bool(self._deny) or bool(self._allow)
+        return self._has_lists
 
     def refusal(self, address: str) -> str:
         """The list that keeps *address* out: ``"deny"``, ``"allow"``, or ``""`` when it may come in."""
