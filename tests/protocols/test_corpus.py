@@ -8,6 +8,7 @@ a byte that it could not place.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.protocol import Factory
@@ -61,6 +62,17 @@ def complaints(case: Case, requests: list[Request], malformed: list[str]) -> lis
     return found
 
 
+def failures(
+    run_case: Callable[..., list[str]], cases: Iterable[Any], **options: Any
+) -> dict[str, list[str]]:
+    """What is wrong with each case, by its name; each is run from a seed of its own."""
+    return {
+        case.name: found
+        for seed, case in enumerate(cases)
+        if (found := run_case(case, seed=seed, **options))
+    }
+
+
 class PlainTests(WorldTestCase):
     """Over plain connections, in one piece and cut at random."""
 
@@ -80,16 +92,11 @@ class PlainTests(WorldTestCase):
     def test_whole(self) -> None:
         """As one segment."""
         self.assertGreater(len(_CASES), 400)
-        self.assertEqual({}, {case.name: found for case in _CASES if (found := self.run_case(case))})
+        self.assertEqual({}, failures(self.run_case, _CASES))
 
     def test_cut(self) -> None:
         """In segments of random sizes."""
-        failed = {
-            case.name: found
-            for seed, case in enumerate(_CASES)
-            if (found := self.run_case(case, seed=seed, cut=True))
-        }
-        self.assertEqual({}, failed)
+        self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
 
 
 class _TLSFactory(Factory):

@@ -19,7 +19,7 @@ from scalingo_proxy.testing.world import World, WorldApp
 from tests.corpus import decode
 from tests.corpus.http2 import Case, load_cases
 from tests.protocols.http2_worlds import HTTP2TestCase, RawClient, headers_frame
-from tests.protocols.test_corpus import AnyHost
+from tests.protocols.test_corpus import AnyHost, failures
 
 #: What is ours to say, and nobody else's.
 OURS = (
@@ -180,24 +180,17 @@ class CorpusTests(HTTP2TestCase):
         world.end()
         return found
 
-    def failures(self, cases: list[Case], **options: bool) -> dict[str, list[str]]:
-        return {
-            case.name: found
-            for seed, case in enumerate(cases)
-            if (found := self.run_case(case, seed=seed, **options))
-        }
-
     def test_whole(self) -> None:
         """As one segment."""
         self.assertGreater(len(_CASES), 290)
-        self.assertEqual({}, self.failures(_CASES))
+        self.assertEqual({}, failures(self.run_case, _CASES))
 
     def test_cut(self) -> None:
         """In segments and frames of random sizes."""
-        self.assertEqual({}, self.failures(_CASES, cut=True))
+        self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
 
     def test_bytewise(self) -> None:
         """A byte at a time."""
         few = [case for case in _CASES if sum(len(name + value) for name, value in case.fields) < _FEW_BYTES]
         self.assertGreater(len(few), 280)
-        self.assertEqual({}, self.failures(few, bytewise=True))
+        self.assertEqual({}, failures(self.run_case, few, bytewise=True))

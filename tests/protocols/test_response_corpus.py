@@ -14,6 +14,7 @@ from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World, WorldApp
 from tests.corpus import Case, Outcome, load_cases
 from tests.protocols.http2_worlds import HTTP2TestCase, fields
+from tests.protocols.test_corpus import failures
 from tests.protocols.worlds import WorldTestCase, get, post
 
 _CASES = load_cases("responses")
@@ -103,16 +104,11 @@ class HTTP1Tests(WorldTestCase):
     def test_whole(self) -> None:
         """As one segment."""
         self.assertGreater(len(_CASES), 130)
-        self.assertEqual({}, {case.name: found for case in _CASES if (found := self.run_case(case))})
+        self.assertEqual({}, failures(self.run_case, _CASES))
 
     def test_cut(self) -> None:
         """In segments of random sizes."""
-        failed = {
-            case.name: found
-            for seed, case in enumerate(_CASES)
-            if (found := self.run_case(case, seed=seed, cut=True))
-        }
-        self.assertEqual({}, failed)
+        self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
 
 
 class HTTP2Tests(HTTP2TestCase):
@@ -143,16 +139,11 @@ class HTTP2Tests(HTTP2TestCase):
 
     def test_whole(self) -> None:
         """As one segment."""
-        self.assertEqual({}, {case.name: found for case in _CASES if (found := self.run_case(case))})
+        self.assertEqual({}, failures(self.run_case, _CASES))
 
     def test_cut(self) -> None:
         """In segments of random sizes."""
-        failed = {
-            case.name: found
-            for seed, case in enumerate(_CASES)
-            if (found := self.run_case(case, seed=seed, cut=True))
-        }
-        self.assertEqual({}, failed)
+        self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
 
 
 class BrokenTests(HTTP2TestCase):
