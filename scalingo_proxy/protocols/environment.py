@@ -16,6 +16,7 @@ from scalingo_proxy.model import App, Limits, Record, Timeouts
 from scalingo_proxy.protocols.client_connections import PATIENT_SECONDS, ClientConnections
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
+from scalingo_proxy.protocols.forgetting import Forgetting
 from scalingo_proxy.protocols.hangups import Hangups
 from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.protocols.turns import Turns
@@ -24,6 +25,7 @@ from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.descriptors import Descriptors, RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
+from scalingo_proxy.wire.http1_head import forget_unused_heads
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
@@ -123,6 +125,8 @@ class Environment:
         self.retries_refused = 0
         #: The backends that left their apps, and when that is over.
         self.drains = Drains(reactor, self.under_way, self.pace)
+        #: Limits for how long heads are known that nobody sends again.
+        self._forgetting = Forgetting(deadlines, self.seconds, forget_unused_heads)
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}
 
@@ -191,6 +195,8 @@ class Environment:
 
     def begin(self, user: object) -> None:
         """*user*, a factory, serves clients from now on."""
+        if not self._users:
+            self._forgetting.begin()
         self._users[user] = None
         self.deadlines.start()
         self.connections.open()
@@ -203,5 +209,6 @@ class Environment:
             self.pace.stop()
             self.connections.close_all_idle()
             self.pipes.close()
+            self._forgetting.end()
             self.deadlines.stop()
             self.hangups.stop()

@@ -50,7 +50,7 @@ class Page:
     content_type: bytes = b"text/html; charset=utf-8"
 
 
-def wants_json(fields: Fields) -> bool:
+def wants_json(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether an ``Accept`` asks for JSON and not for a page."""
     for name, value in fields:
         if name.lower() == b"accept":

@@ -40,13 +40,15 @@ class Framing:
 
     :ivar kind: which of the ways.
     :ivar length: the payload's bytes where the head tells, else 0.
+    :ivar has_body: whether there is anything to read behind the head.
     """
 
-    __slots__ = ("kind", "length")
+    __slots__ = ("has_body", "kind", "length")
 
     def __init__(self, kind: FramingKind, length: int = 0) -> None:
         self.kind = kind
         self.length = length
+        self.has_body = length > 0 or kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
 
     def __repr__(self) -> str:
         return f"Framing({self.kind.value}, {self.length})"
@@ -58,11 +60,6 @@ class Framing:
 
     def __hash__(self) -> int:
         return hash((self.kind, self.length))
-
-    @property
-    def has_body(self) -> bool:
-        """Whether there is anything to read behind the head."""
-        return self.length > 0 or self.kind is FramingKind.CHUNKED or self.kind is FramingKind.UNTIL_CLOSE
 
     def reader(self) -> BodyReader:
         """A reader for one body framed like this."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields
 from scalingo_proxy.wire.http1_body import FramingKind
-from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, join_lines
 
 __all__ = [
     "ClientIdentity",
@@ -40,7 +40,7 @@ _FORBIDDEN_TRAILERS = frozenset(
 )
 
 
-def acceptable_request_id(values: list[bytes]) -> bytes | None:
+def acceptable_request_id(values: Sequence[bytes]) -> bytes | None:
     """The first of a client's request ids that is kept: 20–128 of ``A-Za-z0-9+=/-``."""
     for value in values:
         if _REQUEST_ID.fullmatch(value):
@@ -99,7 +99,7 @@ class ClientIdentity:
     def client_scheme(self, head: RequestHead) -> str:
         """How the client itself asked: ``"http"`` or ``"https"``."""
         if self.trusted:
-            told = head.special.get(b"x-forwarded-proto", [b""])[-1].lower()
+            told = head.special.get(b"x-forwarded-proto", (b"",))[-1].lower()
             if told in (b"http", b"https"):
                 return told.decode("ascii")
         return self.scheme
@@ -110,7 +110,7 @@ class ClientIdentity:
             return self._lines
         chain = self._chain(head)
         special = head.special
-        port = special.get(b"x-forwarded-port", [b""])[-1]
+        port = special.get(b"x-forwarded-port", (b"",))[-1]
         lines = self._write(
             ", ".join(chain),
             self._real_address(chain),
@@ -159,8 +159,8 @@ def request_head_for_backend(
     head: RequestHead, identity: ClientIdentity, request_id: bytes, wall_time: float
 ) -> bytes:
     """The request head in the words that the backend reads, always HTTP/1.1."""
-    parts = [_lines(b"%b %b HTTP/1.1" % (head.method, head.target), head.fields)]
     special = head.special
+    parts = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target), head.lines or join_lines(head.fields)]
     if head.framing.kind is FramingKind.CHUNKED and b"transfer-encoding" not in special:
         parts.append(b"Transfer-Encoding: chunked\r\n")  # framed otherwise at the edge, as in HTTP/2
     if head.expect_continue:
@@ -183,7 +183,7 @@ def _lines(first: bytes, fields: Fields) -> bytes:
     return b"\r\n".join([first, *[b": ".join(field) for field in fields], b""])
 
 
-def _accepts_trailers(values: list[bytes]) -> bool:
+def _accepts_trailers(values: Sequence[bytes]) -> bool:
     return any(part.strip(b" \t").lower() == b"trailers" for part in b",".join(values).split(b","))
 
 

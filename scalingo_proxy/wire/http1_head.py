@@ -9,6 +9,8 @@ whole into a value or raise.  What is ambiguous is refused; see
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from scalingo_proxy.errors import (
     BadRequest,
@@ -35,12 +37,15 @@ from scalingo_proxy.wire.grammar import (
 )
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
+from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
     "RequestHead",
     "ResponseHead",
     "check_unfinished_request_head",
+    "forget_unused_heads",
     "head_end",
+    "join_lines",
     "parse_request_head",
     "parse_response_head",
     "rewrite_field",
@@ -76,9 +81,10 @@ _USUAL_AND_RELAYED = frozenset(name for name in USUAL_NAMES if name.lower() not 
 _USUAL_IN_RESPONSES = frozenset(name for name in USUAL_NAMES if name.lower() not in _SPECIAL_RESPONSE_FIELDS)
 _RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
 #: What nearly every client says: nothing to remove, and already in its shortest form.
-_USUAL_CONNECTION = ([b"keep-alive"], [b"close"])
+_USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
 #: Special, and yet relayed where they stand; the framing ones are rewritten.
 _KEPT_IN_PLACE = (b"host", b"content-length", b"transfer-encoding")
+_NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
 class RequestHead:
@@ -88,7 +94,9 @@ class RequestHead:
     :ivar target: in origin-form, or ``*``; never decoded.
     :ivar version: the minor version, 0 or 1.
     :ivar fields: what travels on as it is, in order and case, ``Host`` included.
+    :ivar lines: the same as lines, each with its end, where that is known already; else ``b""``.
     :ivar special: values of the fields that decide something, by lower-case name.
+        Not to be changed: others may have been given the same.
     :ivar host: the normalised name, the key for routing.
     :ivar framing: how the body ends.
     :ivar keep_alive: the client wants to use the connection again.
@@ -99,11 +107,12 @@ class RequestHead:
     """
 
     __slots__ = (
+        "_fields",
         "expect_continue",
-        "fields",
         "framing",
         "host",
         "keep_alive",
+        "lines",
         "method",
         "special",
         "target",
@@ -116,14 +125,24 @@ class RequestHead:
         self.method = method
         self.target = target
         self.version = version
-        self.fields: Fields = []
-        self.special: dict[bytes, list[bytes]] = {}
+        self._fields: tuple[tuple[bytes, bytes], ...] = ()
+        self.lines = b""
+        self.special: Mapping[bytes, Sequence[bytes]] = _NOTHING_SPECIAL
         self.host = ""
         self.framing = NO_BODY
         self.keep_alive = False
         self.expect_continue = False
         self.upgrade = b""
         self.websocket_key = b""
+
+    @property
+    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
+        return self._fields
+
+    @fields.setter
+    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        self._fields = tuple(fields)
+        self.lines = b""
 
 
 class ResponseHead:
@@ -188,6 +207,12 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     section = block[match.end() : -2]
     if len(section) > limits.header_bytes:
         _check_line_lengths(section, limits.header_bytes)
+    is_usual = target[0] == 47 and minor != b"0"  # 47: "/"
+    if is_usual:
+        # A section that came before is not read again (9 µs less for a browser's).
+        known = _recent_section(section) or _sections.find_older(section)
+        if known is not None:
+            return known.head(method, target)
     try:
         fields = parse_fields(section)
     except FramingError as error:
@@ -199,7 +224,58 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     _decide_host(head)
     _decide_request_framing(head)
     _decide_connection(head)
+    if is_usual and _sections.is_worth_keeping(section) and _is_told_by_section(head):
+        _sections.keep(section, KnownSection(head))
     return head
+
+
+class KnownSection:
+    """What a header section means behind any request line that it may be told from."""
+
+    __slots__ = ("_fields", "_host", "_keep_alive", "_lines", "_special")
+
+    def __init__(self, head: RequestHead) -> None:
+        self._fields = head.fields
+        self._lines = join_lines(head.fields)
+        self._special = MappingProxyType(dict(head.special))
+        self._host = head.host
+        self._keep_alive = head.keep_alive
+
+    def head(self, method: bytes, target: bytes) -> RequestHead:
+        """The head of a request with this section; nothing that it shares with others can be changed."""
+        head = RequestHead(method, target, 1)
+        head._fields = self._fields
+        head.lines = self._lines
+        head.special = self._special
+        head.host = self._host
+        head.keep_alive = self._keep_alive
+        return head
+
+
+def _is_told_by_section(head: RequestHead) -> bool:
+    """Whether the section would mean the same behind the line of any other request for a path in HTTP/1.1.
+
+    With a body, an expectation or an upgrade, the method has a say.
+    """
+    return head.framing is NO_BODY and _DECIDE_MORE.isdisjoint(head.special)
+
+
+_DECIDE_MORE = frozenset((b"expect", b"upgrade"))
+
+#: 1.5 MB at most, with all that is made of it.
+_sections: Repeated[KnownSection] = Repeated(most_bytes=1 << 18, most_entries=512, longest=4096)
+_recent_section = _sections.recent.get
+
+
+def forget_unused_heads() -> None:
+    """Forget what nobody has sent since the last time but one that this was said."""
+    _sections.turn()
+
+
+def join_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as lines, each with its end; nothing for none."""
+    # Joined, not formatted: 0.4 µs a field against 0.9.
+    return b"\r\n".join([*[b": ".join(field) for field in fields], b""])
 
 
 def check_unfinished_request_head(received: bytes | bytearray, searched: int, limits: Limits) -> None:
@@ -238,8 +314,8 @@ def _check_line_lengths(section: bytes, most: int) -> None:
 
 def sort_request_fields(head: RequestHead, fields: Fields) -> None:
     """Part the fields that decide something from those that just travel on."""
-    special = head.special
-    kept = head.fields
+    special: dict[bytes, tuple[bytes, ...]] = {}
+    kept: Fields = []
     for field in fields:
         if field[0] in _USUAL_AND_RELAYED:
             kept.append(field)
@@ -248,7 +324,7 @@ def sort_request_fields(head: RequestHead, fields: Fields) -> None:
         if name in _SPECIAL_REQUEST_FIELDS:
             # An alias, such as X_Forwarded_For, of a name we manage never travels.
             if name == field[0].lower():
-                special.setdefault(name, []).append(field[1])
+                special[name] = (*special.get(name, ()), field[1])
                 if name in _KEPT_IN_PLACE:
                     kept.append(field)
         elif not name.startswith(_RESERVED_PREFIXES):
@@ -256,12 +332,14 @@ def sort_request_fields(head: RequestHead, fields: Fields) -> None:
     connection = special.get(b"connection")
     if connection and connection not in _USUAL_CONNECTION:
         named = {token for value in connection for token in split_list(value)}
-        special[b"connection"] = list(named)
+        special[b"connection"] = tuple(named)
         # Naming Host or a framing field in Connection must not remove it.
         named -= _SPECIAL_REQUEST_FIELDS
         named -= {b"close"}
         if named:
-            head.fields = [field for field in kept if field[0].lower() not in named]
+            kept = [field for field in kept if field[0].lower() not in named]
+    head.special = special
+    head.fields = kept
 
 
 def _decide_host(head: RequestHead) -> None:
@@ -292,7 +370,7 @@ def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
     if has_host:
         rewrite_field(head, b"host", authority)
     else:
-        head.fields.insert(0, (b"Host", authority))
+        head.fields = ((b"Host", authority), *head.fields)
 
 
 def _decide_request_framing(head: RequestHead) -> None:
@@ -326,7 +404,7 @@ def rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -
     head.fields = [(field[0], value) if field[0].lower() == name else field for field in head.fields]
 
 
-def _transfer_coding_error(codings: list[bytes]) -> ProxyError:
+def _transfer_coding_error(codings: Sequence[bytes]) -> ProxyError:
     members = b",".join(codings).split(b",")
     names = [member.strip(b" \t").lower() for member in members]
     is_chunked_last = len(codings) == 1 and names.count(b"chunked") == 1 and names[-1] == b"chunked"
@@ -425,9 +503,9 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
     return head
 
 
-def _decide_response(head: ResponseHead, special: dict[bytes, list[bytes]], method: bytes) -> None:
+def _decide_response(head: ResponseHead, special: Mapping[bytes, list[bytes]], method: bytes) -> None:
     connection = special.get(b"connection", [])
-    if connection and connection not in _USUAL_CONNECTION:
+    if connection and tuple(connection) not in _USUAL_CONNECTION:
         connection = [token for value in connection for token in split_list(value)]
         named = {*connection} - {b"close", b"content-length"}
         if named:
@@ -465,7 +543,7 @@ def _refuse_body_that_cannot_be(head: ResponseHead) -> None:
         raise BadResponse("the backend sent an interim response with a body")
 
 
-def _response_length(head: ResponseHead, special: dict[bytes, list[bytes]]) -> int | None:
+def _response_length(head: ResponseHead, special: Mapping[bytes, list[bytes]]) -> int | None:
     values = special.get(b"content-length")
     if not values:
         return None

@@ -193,8 +193,8 @@ def _ask_for_websocket(head: RequestHead, key: bytes) -> None:
     if [value for name, value in head.fields if name == b"sec-websocket-version"] != [b"13"]:
         raise BadRequest("the version of WebSocket is not 13")
     own = (b"sec-websocket-key", b"sec-websocket-version", b"content-length")
-    head.fields = [field for field in head.fields if field[0] not in own]
-    head.fields += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
+    kept = [field for field in head.fields if field[0] not in own]
+    head.fields = [*kept, (b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
     head.upgrade = b"websocket"
     head.websocket_key = key
 

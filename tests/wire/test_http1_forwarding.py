@@ -192,7 +192,7 @@ class ClientIdentityTests(SynchronousTestCase):
     def test_any_chain(self, told: bytes) -> None:
         """Whatever stands in the chain: lines that can be sent, and an address that is one."""
         head = head_of()
-        head.special[b"x-forwarded-for"] = [told.translate(None, bytes(range(32)) + b"\x7f")]
+        head.special = {b"x-forwarded-for": [told.translate(None, bytes(range(32)) + b"\x7f")]}
         lines = trusted.lines(head)
         self.assertEqual(lines.count(b"\r\n"), 4)
         self.assertTrue(lines.isascii())

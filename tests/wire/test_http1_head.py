@@ -120,13 +120,13 @@ class RequestHeadTests(SynchronousTestCase):
     def test_kept(self) -> None:
         """End-to-end fields travel on, Host among them, in order and case."""
         head = parse(b"aCCept: x", b"Connection: keep-alive", b"Cookie: a=b")
-        self.assertEqual(head.fields, [(b"Host", b"app.test"), (b"aCCept", b"x"), (b"Cookie", b"a=b")])
+        self.assertEqual(head.fields, ((b"Host", b"app.test"), (b"aCCept", b"x"), (b"Cookie", b"a=b")))
 
     def test_special(self) -> None:
         """Fields that decide something are at hand by lower-case name, all their values."""
         head = parse(b"X-Forwarded-For: 1.2.3.4", b"x-forwarded-for: 5.6.7.8", b"TE: trailers")
-        self.assertEqual(head.special[b"x-forwarded-for"], [b"1.2.3.4", b"5.6.7.8"])
-        self.assertEqual(head.special[b"te"], [b"trailers"])
+        self.assertEqual(head.special[b"x-forwarded-for"], (b"1.2.3.4", b"5.6.7.8"))
+        self.assertEqual(head.special[b"te"], (b"trailers",))
 
     def test_keep_alive(self) -> None:
         """1.1 goes on unless it says close, 1.0 only when it says keep-alive and not close."""
@@ -148,7 +148,7 @@ class RequestHeadTests(SynchronousTestCase):
         """All Connection fields count, whatever stands in the first."""
         head = parse(b"Connection: keep-alive", b"Connection: close, X-A", b"X-A: 1")
         self.assertFalse(head.keep_alive)
-        self.assertEqual(head.fields, [(b"Host", b"app.test")])
+        self.assertEqual(head.fields, ((b"Host", b"app.test"),))
 
     def test_framing(self) -> None:
         """None, a length, or chunks."""

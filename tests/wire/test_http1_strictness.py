@@ -105,7 +105,7 @@ class LeftToTheCallerTests(SynchronousTestCase):
         stream.receive(_GET + upgrade + _GET + b"\r\n")
         self.assertEqual((len(stream.messages), stream.stands), (2, READY))
         head = parse_request_head(_GET + upgrade, Limits())
-        self.assertEqual((head.upgrade, head.fields), (b"", [(b"Host", b"app.test")]))
+        self.assertEqual((head.upgrade, head.fields), (b"", ((b"Host", b"app.test"),)))
 
     def test_upgrade_with_body(self) -> None:
         """An upgrade with a body is an ordinary request, its body is read."""
