@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from h2.errors import ErrorCodes
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -18,12 +17,13 @@ from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import CRAWL_SECONDS
 from scalingo_proxy.protocols.downstream import UnderWay
-from scalingo_proxy.protocols.http2_limits import Kind
 from scalingo_proxy.protocols.http2_sender import HTTP2Sender
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
 from scalingo_proxy.protocols.progress import SendProgress
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
+from scalingo_proxy.wire.http2_frames import ErrorCode
+from scalingo_proxy.wire.http2_limits import Kind
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
@@ -125,7 +125,7 @@ class HTTP2Ending(HTTP2Sender):
 
     def stalled(self, stream: HTTP2Stream) -> None:
         """The client did not take the end of a response in time."""
-        stream.reset(ErrorCodes.CANCEL)
+        stream.reset(ErrorCode.CANCEL)
         self.note_stalled()
 
     def note_stalled(self) -> None:
@@ -250,7 +250,7 @@ class HTTP2Ending(HTTP2Sender):
     def _send_away(self, kind: Kind) -> None:
         """The client makes us work for nothing."""
         if not self._closed:
-            self.connection.give_up(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.connection.give_up(ErrorCode.ENHANCE_YOUR_CALM)
             self._give_up(BadRequest(f"too many frames of the kind: {kind.value}"))
 
     def _give_up(self, error: ProxyError) -> None:

@@ -11,34 +11,30 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    RequestReceived,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-)
-from h2.exceptions import ProtocolError
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from scalingo_proxy.errors import BadRequest
 from scalingo_proxy.model import Record
-from scalingo_proxy.protocols.http2_connection import MAX_STREAMS
 from scalingo_proxy.protocols.http2_ending import LINGER_BYTES, HTTP2Ending
-from scalingo_proxy.protocols.http2_limits import (
-    kind_of,
-)
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.protocols.turns import SECONDS_AT_ONCE
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
 from scalingo_proxy.wire.http1_head import RequestHead
+from scalingo_proxy.wire.http2_connection import MAX_STREAMS
+from scalingo_proxy.wire.http2_events import (
+    ClientLeaves,
+    DataReceived,
+    Event,
+    RequestReceived,
+    SettingsChanged,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from scalingo_proxy.wire.http2_frames import ErrorCode, HTTP2Error
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
@@ -126,16 +122,17 @@ class HTTP2Frontend(HTTP2Ending):
         count, seconds = 0, self.env.seconds
         end = seconds() + SECONDS_AT_ONCE
         try:
-            for frame, events in connection.received(data):
+            connection.frames.add_data(data)
+            # Each frame is acted upon before the next one is looked at.
+            while (event := connection.next_event()) is not None:
                 count += 1
-                kind = kind_of(frame)
-                if kind is not None and not self._floods.admits(kind, self.env.seconds()):
+                kind = connection.kind
+                if kind is not None and not self._floods.admits(kind, seconds()):
                     self._send_away(kind)
                     return
-                for event in events:
-                    handler = _HANDLERS.get(type(event))
-                    if handler is not None:
-                        handler(self, event)
+                handler = _HANDLERS.get(type(event))
+                if handler is not None:
+                    handler(self, event)
                 if connection.resets_sent != resets:
                     self._note_provoked(connection.resets_sent - resets)
                     resets = connection.resets_sent
@@ -147,12 +144,13 @@ class HTTP2Frontend(HTTP2Ending):
                     self.env.turns.put_off(self)
                     self.transport.pauseProducing()
                     return
-        except ProtocolError as error:
+        except HTTP2Error as error:
+            connection.give_up(error.code)
             self._give_up(BadRequest(f"HTTP/2: {error}"))
         except Exception as error:
             # What a peer sends must not fill the log with tracebacks.
             _log.warn("an HTTP/2 frame could not be handled: {error!r}", error=error)
-            connection.give_up(ErrorCodes.INTERNAL_ERROR)
+            connection.give_up(ErrorCode.INTERNAL_ERROR)
             self._give_up(BadRequest("a frame could not be handled"))
 
     def _hand_on_bodies(self) -> None:
@@ -163,22 +161,22 @@ class HTTP2Frontend(HTTP2Ending):
                 self._hand(stream, stream.hand_on)
 
     def _request_received(self, event: RequestReceived) -> None:
-        stream_id = event.stream_id
+        state = event.stream
         if self._leaving or len(self._streams) >= MAX_STREAMS:
-            self.connection.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self.connection.reset_stream(state, ErrorCode.REFUSED_STREAM)
             return
         if not self._streams and not self._leaves_at:
             self.env.deadlines.clear(self)
             self._waits_for_rest = False
         if not self.has_asked:
             self.env.clients.first_asked(self)
-        self._streams[stream_id] = stream = HTTP2Stream(self, stream_id)
+        self._streams[state.id] = stream = HTTP2Stream(self, state)
         self._hand(stream, stream.begin, event)
 
     def _data_received(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None:
-            self.give_back(event.flow_controlled_length, event.stream_id)
+            self.give_back(event.length, self.connection.streams.get(event.stream_id))
         else:
             self._hand(stream, stream.data_received, event)
             self._fed[event.stream_id] = stream
@@ -191,7 +189,7 @@ class HTTP2Frontend(HTTP2Ending):
     def _stream_reset(self, event: StreamReset) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            self._hand(stream, stream.lost if event.remote_reset else stream.was_reset)
+            self._hand(stream, stream.lost if event.by_client else stream.was_reset)
 
     def _window_updated(self, event: WindowUpdated) -> None:
         if not event.stream_id:
@@ -199,12 +197,12 @@ class HTTP2Frontend(HTTP2Ending):
         elif (stream := self._parked.pop(event.stream_id, None)) is not None:
             self.wake(stream)
 
-    def _settings_changed(self, event: RemoteSettingsChanged) -> None:
+    def _settings_changed(self, event: SettingsChanged) -> None:
         self._unpark_all()
 
-    def _client_leaves(self, event: ConnectionTerminated) -> None:
+    def _client_leaves(self, event: ClientLeaves) -> None:
         self._leaving = True
-        if event.error_code != ErrorCodes.NO_ERROR:
+        if event.is_error:
             self._lose_streams()
         if not self._streams:
             self._close()
@@ -241,6 +239,6 @@ _HANDLERS: dict[type[Event], Callable[[HTTP2Frontend, Any], None]] = {
     TrailersReceived: HTTP2Frontend._trailers_received,
     StreamReset: HTTP2Frontend._stream_reset,
     WindowUpdated: HTTP2Frontend._window_updated,
-    RemoteSettingsChanged: HTTP2Frontend._settings_changed,
-    ConnectionTerminated: HTTP2Frontend._client_leaves,
+    SettingsChanged: HTTP2Frontend._settings_changed,
+    ClientLeaves: HTTP2Frontend._client_leaves,
 }

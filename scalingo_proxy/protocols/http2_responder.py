@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from h2.errors import ErrorCodes
-
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.deadlines import Timed
@@ -21,7 +19,9 @@ from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.error_answer import ErrorAnswer, wants_json
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http2_frames import ErrorCode
 from scalingo_proxy.wire.http2_head import http2_response_fields, trailers_for_http2
+from scalingo_proxy.wire.http2_states import StreamState
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.http2_sender import HTTP2Sender
@@ -42,7 +42,8 @@ class HTTP2Responder(Timed):
     """Sends what an exchange says; see :class:`~scalingo_proxy.protocols.downstream.Downstream`.
 
     :param sender: the writing half of the connection.
-    :param stream_id: the number of the stream.
+    :param state: of the stream, as the connection sees it.
+    :ivar id: the number of the stream.
     :ivar out: the response that waits for its window and its turn.
     :ivar is_ready: it stands in the line of those with something to send.
     """
@@ -50,8 +51,9 @@ class HTTP2Responder(Timed):
     #: Payload is put into frames: nobody else may write it.
     raw_transport = None
 
-    def __init__(self, sender: HTTP2Sender, stream_id: int) -> None:
-        self.id = stream_id
+    def __init__(self, sender: HTTP2Sender, state: StreamState) -> None:
+        self.id = state.id
+        self.state = state
         self.timed: Timed = self
         self.out = Outgoing()
         self.is_ready = False
@@ -147,7 +149,7 @@ class HTTP2Responder(Timed):
 
     def break_response(self) -> None:
         """Cut the response that has begun, so that it cannot be taken for complete."""
-        self.reset(ErrorCodes.INTERNAL_ERROR)
+        self.reset(ErrorCode.INTERNAL_ERROR)
 
     def _send_head(self, status: int, fields: Fields) -> None:
         if not self._closed:
@@ -167,20 +169,20 @@ class HTTP2Responder(Timed):
         while out.heads:
             fields = out.heads.pop(0)
             is_last = out.ended and not (out.heads or out.size or out.trailers)
-            connection.send_headers(self.id, fields, end_stream=is_last)
+            connection.send_headers(self.state, fields, is_last)
             if is_last:
                 self._end_was_sent()
                 return False
         if out.size:
-            window = connection.local_flow_control_window(self.id)
+            window = min(connection.out_window, self.state.out_window)
             if window <= 0:
                 return False
             self._send_data(min(window, _TURN_BYTES), window)
         elif out.ended and not self._end_sent:
             if out.trailers:
-                connection.send_headers(self.id, out.trailers, end_stream=True)
+                connection.send_headers(self.state, out.trailers, True)
             else:
-                connection.end_stream(self.id)
+                connection.send_payload(self.state, b"", True)
             self._end_was_sent()
         return out.size > 0 or (out.ended and not self._end_sent and not self._closed)
 
@@ -189,7 +191,7 @@ class HTTP2Responder(Timed):
         part = out.take(most)
         self._sender.pending -= len(part)
         is_last = out.ended and not (out.size or out.trailers)
-        self._connection.send_payload(self.id, part, is_last)
+        self._connection.send_payload(self.state, part, is_last)
         if len(part) < window:
             self._sender.sent_freely(len(part))
         if is_last:
@@ -201,11 +203,11 @@ class HTTP2Responder(Timed):
             elif self._exchange is not None:
                 self._exchange.resume_response()
 
-    def reset(self, error_code: ErrorCodes) -> None:
+    def reset(self, error_code: ErrorCode) -> None:
         """End the stream at once; what waits is dropped."""
         if not self._closed:
             self._drop()
-            self._sender.reset(self.id, error_code)
+            self._sender.reset(self.state, error_code)
 
     def _drop(self) -> None:
         self._closed = True

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from h2.errors import ErrorCodes
 from twisted.internet.protocol import Protocol
 
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
-from scalingo_proxy.protocols.http2_connection import EdgeConnection
-from scalingo_proxy.protocols.http2_limits import (
+from scalingo_proxy.protocols.http2_responder import HTTP2Responder
+from scalingo_proxy.protocols.http2_stream import HTTP2Stream
+from scalingo_proxy.wire.http2_connection import HTTP2Connection
+from scalingo_proxy.wire.http2_frames import ErrorCode
+from scalingo_proxy.wire.http2_limits import (
     MAX_UNREAD_CONTROL_BYTES,
     SMALL_WINDOW_BYTES,
     FloodLimits,
     Kind,
 )
-from scalingo_proxy.protocols.http2_responder import HTTP2Responder
-from scalingo_proxy.protocols.http2_stream import HTTP2Stream
+from scalingo_proxy.wire.http2_states import StreamState
 
 __all__ = ["HTTP2Sender"]
 
@@ -50,7 +51,7 @@ class HTTP2Sender(Protocol, Timed):
     env: Environment
 
     def __init__(self, head_bytes: int) -> None:
-        self.connection = EdgeConnection(head_bytes)
+        self.connection = HTTP2Connection(head_bytes)
         self.pending = 0
         self.is_paused = False
         self._streams: dict[int, HTTP2Stream] = {}
@@ -88,16 +89,16 @@ class HTTP2Sender(Protocol, Timed):
             return 0
         return _HIGH_WATER_BYTES
 
-    def give_back(self, count: int, stream_id: int) -> None:
+    def give_back(self, count: int, stream: StreamState | None) -> None:
         """Let the client send so many bytes more."""
         if not self._closed and count:
-            self.connection.acknowledge_received_data(count, stream_id)
+            self.connection.give_back(stream, count)
             self._flush_soon()
 
-    def reset(self, stream_id: int, error_code: ErrorCodes) -> None:
+    def reset(self, stream: StreamState, error_code: ErrorCode) -> None:
         """Send RST_STREAM, unless the stream is closed already."""
-        if not self._closed and self.connection.is_open(stream_id):
-            self.connection.reset_stream(stream_id, error_code)
+        if not self._closed:
+            self.connection.reset_stream(stream, error_code)
             self._flush_soon()
 
     def sent_freely(self, count: int) -> None:
@@ -155,7 +156,7 @@ class HTTP2Sender(Protocol, Timed):
             try:
                 has_more = stream.send_turn()
             except Exception:
-                stream.reset(ErrorCodes.INTERNAL_ERROR)  # nobody knows how much of it went out
+                stream.reset(ErrorCode.INTERNAL_ERROR)  # nobody knows how much of it went out
                 stream.broke()
                 continue
             if has_more:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived, TrailersReceived
 from twisted.logger import Logger
 
 from scalingo_proxy.errors import BadRequest, BodyTooLarge, ProxyError
@@ -25,7 +23,10 @@ from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http2_events import DataReceived, RequestReceived, TrailersReceived
+from scalingo_proxy.wire.http2_frames import ErrorCode
 from scalingo_proxy.wire.http2_head import http2_request_head, http2_trailers
+from scalingo_proxy.wire.http2_states import StreamState
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
@@ -43,11 +44,11 @@ class HTTP2Stream(HTTP2Responder):
     """The client's side of one exchange over HTTP/2.
 
     :param frontend: the connection it belongs to.
-    :param stream_id: its number.
+    :param state: of the stream, as the connection sees it.
     """
 
-    def __init__(self, frontend: HTTP2Frontend, stream_id: int) -> None:
-        super().__init__(frontend, stream_id)
+    def __init__(self, frontend: HTTP2Frontend, state: StreamState) -> None:
+        super().__init__(frontend, state)
         self._frontend = frontend
         self._env = frontend.env
         self._in = Incoming(-1)
@@ -63,20 +64,19 @@ class HTTP2Stream(HTTP2Responder):
     def begin(self, request: RequestReceived) -> None:
         """Read the request's header list and start its exchange."""
         frontend = self._frontend
-        ended = request.stream_ended is not None
-        self._in.ended = ended
+        self._in.ended = ended = request.ended
         record = frontend.new_record()
         self._began_at = record.started_at
         try:
-            head = http2_request_head(request.headers, ended, self._env.limits, frontend.websocket_key)
+            head = http2_request_head(request.fields, ended, self._env.limits, frontend.websocket_key)
         except FramingError as error:
-            self.reset(ErrorCodes.PROTOCOL_ERROR)
+            self.reset(ErrorCode.PROTOCOL_ERROR)
             frontend.refused(BadRequest(str(error)), record)
             self._conclude()
             return
         except ProxyError as error:
             record.request_id = self._env.request_ids()
-            self._answer(error, record, False, (b":method", b"HEAD") not in request.headers)
+            self._answer(error, record, False, (b":method", b"HEAD") not in request.fields)
             frontend.refused(error, record)
             self._rest()
             return
@@ -98,10 +98,10 @@ class HTTP2Stream(HTTP2Responder):
 
     def data_received(self, event: DataReceived) -> None:
         """The client sent a piece of its body."""
-        incoming, exchange, payload = self._in, self._exchange, event.data
-        incoming.unacknowledged += event.flow_controlled_length
+        incoming, exchange, payload = self._in, self._exchange, event.payload
+        incoming.unacknowledged += event.length
         incoming.received += len(payload)
-        incoming.ended = event.stream_ended is not None
+        incoming.ended = event.ended
         if exchange is None:
             if incoming.ended:
                 self._conclude()
@@ -124,13 +124,13 @@ class HTTP2Stream(HTTP2Responder):
     def trailers_received(self, event: TrailersReceived) -> None:
         """The client sent what stands behind its body."""
         incoming = self._in
-        incoming.ended = event.stream_ended is not None
+        incoming.ended = event.ended
         if self._exchange is None:
             if incoming.ended:
                 self._conclude()
             return
         try:
-            incoming.trailers = http2_trailers(event.headers)
+            incoming.trailers = http2_trailers(event.fields)
         except FramingError as error:
             self._malformed(str(error))
             return
@@ -144,7 +144,7 @@ class HTTP2Stream(HTTP2Responder):
     def _malformed(self, why: str) -> None:
         exchange = self._exchange
         assert exchange is not None
-        self.reset(ErrorCodes.PROTOCOL_ERROR)
+        self.reset(ErrorCode.PROTOCOL_ERROR)
         exchange.fail(BadRequest(why))
 
     def open_upload(self) -> None:
@@ -185,7 +185,7 @@ class HTTP2Stream(HTTP2Responder):
     def _acknowledge(self) -> None:
         count, self._in.unacknowledged = self._in.unacknowledged, 0
         if count:
-            self._frontend.give_back(count, self.id)
+            self._frontend.give_back(count, self.state)
 
     def switch(self, head: ResponseHead) -> HTTP2StreamTransport:
         """Accept the WebSocket as HTTP/2 does (RFC 8441 §5) and give the client's end of the tunnel."""
@@ -230,7 +230,7 @@ class HTTP2Stream(HTTP2Responder):
     def abort(self) -> None:
         """End the tunnel at once."""
         end = self._relay_end
-        self.reset(ErrorCodes.CANCEL)
+        self.reset(ErrorCode.CANCEL)
         if end is not None:
             end.connection_lost()
 
@@ -240,7 +240,7 @@ class HTTP2Stream(HTTP2Responder):
         if end is None or not self._end_sent or not (self._input_over or self._reads_no_more):
             return
         if not self._in.ended:
-            self.reset(ErrorCodes.NO_ERROR)
+            self.reset(ErrorCode.NO_ERROR)
         self._closed = True
         end.connection_lost()
 
@@ -263,7 +263,7 @@ class HTTP2Stream(HTTP2Responder):
             self._conclude()
 
     def was_reset(self) -> None:
-        """A mistake of the client's made h2 reset the stream."""
+        """A mistake of the client's was answered with RST_STREAM."""
         self._drop()
         if self._exchange is not None:
             self._exchange.fail(BadRequest("a frame came where none of its kind may be"))
@@ -300,7 +300,7 @@ class HTTP2Stream(HTTP2Responder):
             self._exchange.broke()
         else:
             _log.failure("stream {stream_id} failed", stream_id=self.id)
-            self.reset(ErrorCodes.INTERNAL_ERROR)
+            self.reset(ErrorCode.INTERNAL_ERROR)
             self._conclude()
 
     def deadline_reached(self) -> None:
@@ -318,7 +318,7 @@ class HTTP2Stream(HTTP2Responder):
                 self._frontend.note_stalled()
         else:
             if self._end_sent:
-                self.reset(ErrorCodes.NO_ERROR)  # the response did not need the rest (RFC 9113 §8.1)
+                self.reset(ErrorCode.NO_ERROR)  # the response did not need the rest (RFC 9113 §8.1)
             else:
                 self._frontend.stalled(self)
             self._conclude()

@@ -17,13 +17,13 @@ from typing import Any
 from hpack import Decoder, Encoder
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
-from scalingo_proxy.protocols.http2_compression import LeanDecoder, LeanEncoder
 from scalingo_proxy.routing.networks import plain_address
 from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
 from scalingo_proxy.wire.grammar import parse_fields
 from scalingo_proxy.wire.http1_exchange import Side
+from scalingo_proxy.wire.http2_compression import LeanDecoder, LeanEncoder
 from tests.benchmarks.world import BROWSER_HEADERS
 
 _TURNS = 7

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from scalingo_proxy.protocols.http2_frames import PREFACE
 from scalingo_proxy.testing.world import World, WorldApp
 from scalingo_proxy.wire.client_hello import ClientHello, ClientHelloReader, HelloRefused
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, request_head_for_backend
 from scalingo_proxy.wire.http1_head import RequestHead
+from scalingo_proxy.wire.http2_frames import PREFACE
 from scalingo_proxy.wire.proxy_header import ProxyHeaderReader, ProxyHeaderRefused
 from tests import corpus
 from tests.corpus import hellos, proxy_headers

@@ -24,11 +24,11 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from scalingo_proxy.protocols.factories import HTTPProxyFactory
-from scalingo_proxy.protocols.http2_connection import EdgeConnection
-from scalingo_proxy.protocols.http2_frames import PREFACE
 from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 from scalingo_proxy.testing.clients import ScriptedClient
 from scalingo_proxy.testing.world import World
+from scalingo_proxy.wire.http2_connection import HTTP2Connection
+from scalingo_proxy.wire.http2_frames import PREFACE
 from tests.protocols.worlds import WorldTestCase
 
 __all__ = [
@@ -313,7 +313,7 @@ class HTTP2TestCase(WorldTestCase):
         client: RawClient = self.connect(world, RawClient())
         return client.begin()
 
-    def connection_of(self, world: World) -> EdgeConnection:
+    def connection_of(self, world: World) -> HTTP2Connection:
         """The proxy's side of the connection that was made last."""
-        connection: EdgeConnection = world.factory.last.connection
+        connection: HTTP2Connection = world.factory.last.connection
         return connection

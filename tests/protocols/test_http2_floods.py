@@ -200,7 +200,7 @@ class FloodTests(HTTP2TestCase):
         world.settle()
         connection = self.connection_of(world)
         self.assertIs(client.goaway, None)
-        self.assertLess(len(connection.remote_settings), 10)
+        self.assertLess(max(len(kept) for kept in vars(connection).values() if hasattr(kept, "__len__")), 10)
         self.assertEqual(connection.encoder.header_table_size, 4096)
 
     def test_not_reading(self) -> None:

@@ -8,8 +8,9 @@ from h2.settings import SettingCodes
 
 from scalingo_proxy.model import Limits, Timeouts
 from scalingo_proxy.protocols.exchange import Exchange
-from scalingo_proxy.protocols.http2_connection import EdgeConnection
 from scalingo_proxy.testing import replies
+from scalingo_proxy.wire.http2_connection import HTTP2Connection
+from scalingo_proxy.wire.http2_states import StreamState
 from tests.protocols.http2_worlds import HTTP2TestCase, fields, headers_frame
 from tests.protocols.worlds import hello
 
@@ -474,14 +475,14 @@ class BugTests(HTTP2TestCase):
         """A response that cannot be sent is reset; the others arrive."""
         world = self.world()
         hello(world, replies.echo())
-        send = EdgeConnection.send_headers
+        send = HTTP2Connection.send_headers
 
-        def fail_on_3(connection: EdgeConnection, stream_id: int, *args: Any, **named: Any) -> None:
-            if stream_id == 3:
+        def fail_on_3(connection: HTTP2Connection, stream: StreamState, *args: Any) -> None:
+            if stream.id == 3:
                 raise ZeroDivisionError
-            send(connection, stream_id, *args, **named)
+            send(connection, stream, *args)
 
-        self.patch(EdgeConnection, "send_headers", fail_on_3)
+        self.patch(HTTP2Connection, "send_headers", fail_on_3)
         client = self.client(world)
         streams = [client.request(fields(method=b"POST"), b"body") for _ in range(3)]
         world.run_until(lambda: all(stream.is_over for stream in streams))
@@ -509,15 +510,15 @@ class BugTests(HTTP2TestCase):
         self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 0)
 
     def test_frames(self) -> None:
-        """A frame that h2 cannot cope with ends the connection, without a traceback."""
+        """A frame that we cannot cope with ends the connection, without a traceback."""
         world = self.world()
 
-        def fail(connection: EdgeConnection, frame: Any) -> None:
+        def fail(connection: HTTP2Connection, block: bytes) -> None:
             raise ZeroDivisionError
 
         client = self.raw(world)
         world.settle()
-        self.patch(EdgeConnection, "_receive_frame", fail)
+        self.patch(HTTP2Connection, "_decode", fail)
         client.write(headers_frame(1, fields(), "END_STREAM"))
         world.settle()
         self.assertEqual(client.goaway, 2)

@@ -10,20 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from hyperframe.frame import (
-    AltSvcFrame,
-    DataFrame,
-    ExtensionFrame,
-    Frame,
-    GoAwayFrame,
-    PingFrame,
-    PriorityFrame,
-    RstStreamFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
-)
-
-__all__ = ["MAX_UNREAD_CONTROL_BYTES", "SMALL_WINDOW_BYTES", "FloodLimits", "Kind", "kind_of"]
+__all__ = ["MAX_UNREAD_CONTROL_BYTES", "SMALL_DATA_BYTES", "SMALL_WINDOW_BYTES", "FloodLimits", "Kind"]
 
 #: Bytes of answers to control frames that wait for a peer that does not read.
 MAX_UNREAD_CONTROL_BYTES = 65536
@@ -54,28 +41,6 @@ SMALL_WINDOW_BYTES = 256
 
 #: A DATA frame with less than this is small.
 SMALL_DATA_BYTES = 16
-
-_KINDS: Mapping[type[Frame], Kind] = {
-    RstStreamFrame: Kind.RESET,
-    PingFrame: Kind.PING,
-    SettingsFrame: Kind.SETTINGS,
-    PriorityFrame: Kind.PRIORITY,
-    ExtensionFrame: Kind.PRIORITY,
-    AltSvcFrame: Kind.PRIORITY,
-    GoAwayFrame: Kind.PRIORITY,
-}
-
-
-def kind_of(frame: Frame) -> Kind | None:
-    """What *frame* counts as; None: it is not one that comes for nothing."""
-    if isinstance(frame, DataFrame):
-        if "END_STREAM" in frame.flags or len(frame.data) >= SMALL_DATA_BYTES:
-            return None
-        return Kind.SMALL_DATA if frame.data else Kind.EMPTY_DATA
-    if isinstance(frame, WindowUpdateFrame):
-        return Kind.SMALL_WINDOW if frame.window_increment < SMALL_WINDOW_BYTES else None
-    return _KINDS.get(type(frame))
-
 
 #: kind -> (how many at once, how many a second).  Generous for browsers, which
 #: cancel a page's worth of requests at a click; of the order that sozu uses.

@@ -8,7 +8,7 @@ from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hpack.exceptions import HPACKError
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.protocols.http2_compression import LeanDecoder, LeanEncoder
+from scalingo_proxy.wire.http2_compression import LeanDecoder, LeanEncoder
 
 NAMES = (b":path", b":status", b"cookie", b"set-cookie", b"x-own", b"date", b"content-length", b"a" * 130)
 VALUES = (b"/", b"200", b"", b"304", b"x" * 64, b"y" * 65, b"z" * 300, bytes(range(128, 256)))
