@@ -222,6 +222,7 @@ def assemble(
     gauges.add_topology_held(metrics, topology.states)
     gauges.add_certificates(metrics, certificates)
     gauges.add_clients(metrics, env.clients.refused, lambda: env.clients.given_up)
+    gauges.add_handshakes(metrics, env.handshakes.refused, lambda: env.handshakes.waiting)
     gauges.add_denied(metrics, env.policies.denied)
     gauges.add_log_lines_dropped(metrics, lambda: access_log.dropped)
     gauges.add_process_start_time(metrics, time.time())

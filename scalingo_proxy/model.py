@@ -181,6 +181,8 @@ class Limits:
     body_bytes: int = 75_000_000
     client_connections: int = 10_000
     connections_per_address: int = 5_000
+    handshakes_per_address: int = 100
+    handshake_queue: int = 1_000
     in_flight_per_backend: int = 50
     queue_per_backend: int = 50
 

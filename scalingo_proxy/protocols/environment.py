@@ -17,6 +17,7 @@ from scalingo_proxy.protocols.client_connections import PATIENT_SECONDS, ClientC
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
 from scalingo_proxy.protocols.forgetting import Forgetting
+from scalingo_proxy.protocols.handshakes import Handshakes
 from scalingo_proxy.protocols.hangups import Hangups
 from scalingo_proxy.protocols.pace import Pace
 from scalingo_proxy.protocols.turns import Turns
@@ -97,6 +98,8 @@ class Environment:
         self.deadlines = deadlines
         self.hangups = Hangups(reactor)
         self.turns = Turns(reactor)
+        #: Whose TLS handshake is next.
+        self.handshakes = Handshakes(reactor)
         self.observer = observer
         self.timeouts = timeouts
         self.limits = limits

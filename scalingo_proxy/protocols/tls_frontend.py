@@ -25,6 +25,7 @@ from scalingo_proxy.errors import (
     DrainTimeout,
     InternalError,
     ProxyError,
+    QueueTimeout,
     RequestTimeout,
     ResolverUnavailable,
     UnknownHost,
@@ -61,6 +62,7 @@ class _Doing(enum.Enum):
 
     HELLO = "reading the hello"
     RESOLVING = "finding the app"
+    WAITING = "waiting for its turn"
     HANDED_OVER = "somebody else's"
     CLOSED = "closed"
 
@@ -88,6 +90,8 @@ class TLSFrontend(Protocol, Timed):
         #: Who has the connection once it is handed over: a tunnel, or a TLS engine.
         self._owner: Any = None
         self._is_accounted = False
+        #: When its handshake began.
+        self._began_at = 0.0
         #: Whether the client has said all it will say.
         self._has_ended = False
 
@@ -110,7 +114,7 @@ class TLSFrontend(Protocol, Timed):
             self._owner.dataReceived(data)
         elif self._doing is _Doing.HELLO:
             self._receive_hello(data)
-        elif self._doing is _Doing.RESOLVING:
+        elif self._doing in (_Doing.RESOLVING, _Doing.WAITING):
             self._ahead += data
             if len(self._ahead) > _READ_AHEAD_BYTES:
                 self.transport.pauseProducing()
@@ -196,10 +200,9 @@ class TLSFrontend(Protocol, Timed):
             if route.app.tls == "passthrough":
                 self._pass_through(route)
             else:
-                self._terminate(route)
+                self._ask_for_turn(route.app.name)
         except Exception:
-            _log.failure("a TLS connection for {app} could not be served", app=route.app.name)
-            self.refuse(InternalError(), Alert.INTERNAL_ERROR)
+            self._failed(route)
 
     def _unresolved(self, failure: Failure) -> None:
         self._resolving = None
@@ -268,12 +271,36 @@ class TLSFrontend(Protocol, Timed):
             tunnel.readConnectionLost()
         tunnel.start_routed(route)
 
-    def _terminate(self, route: Route) -> None:
-        hello, env = self.hello, self._env
+    def _ask_for_turn(self, app: str) -> None:
         if self._has_ended:  # in the middle of its handshake: it has left
             self._end(ClientClosed())
             self.transport.loseConnection()
             return
+        env = self._env
+        self._doing = _Doing.WAITING
+        env.deadlines.set(self, self.record.started_at + env.timeouts.request_head)
+        address = self._factory.counted_address(self.transport.getPeer())
+        env.handshakes.ask(self, address, app, env.limits)
+
+    def begin_handshake(self) -> None:
+        """TLS ends here, and it is this client's turn."""
+        route = self.record.route
+        assert route is not None
+        try:
+            self._terminate(route)
+        except Exception:
+            self._failed(route)
+
+    def turn_away(self, error: ProxyError) -> None:
+        """There are too many handshakes, its own or altogether."""
+        self.refuse(error, Alert.INTERNAL_ERROR)
+
+    def _failed(self, route: Route) -> None:
+        _log.failure("a TLS connection for {app} could not be served", app=route.app.name)
+        self.refuse(InternalError(), Alert.INTERNAL_ERROR)
+
+    def _terminate(self, route: Route) -> None:
+        hello, env = self.hello, self._env
         if hello.newest_version < TLS_1_2:
             self.refuse(
                 BadRequest("the client speaks no version of TLS that is served"), Alert.PROTOCOL_VERSION
@@ -295,6 +322,7 @@ class TLSFrontend(Protocol, Timed):
             self.closed()
 
         until = self.record.started_at + env.timeouts.request_head
+        self._began_at = env.seconds()
         tls = terminate(
             env, self.transport, self.received, context, build_inner, until=until, on_failed=failed
         )
@@ -316,6 +344,8 @@ class TLSFrontend(Protocol, Timed):
         """Nothing comes of this connection; tell why, once."""
         if self._doing in (_Doing.CLOSED, _Doing.HANDED_OVER):
             return
+        if self._doing is _Doing.WAITING:
+            self._env.handshakes.forget(self)
         self._doing = _Doing.CLOSED
         if self._resolving is not None:
             resolving, self._resolving = self._resolving, None
@@ -352,6 +382,8 @@ class TLSFrontend(Protocol, Timed):
                 self.transport.abortConnection()
         elif self._doing is _Doing.RESOLVING:
             self.refuse(ResolverUnavailable(), Alert.INTERNAL_ERROR)
+        elif self._doing is _Doing.WAITING:
+            self.refuse(QueueTimeout("the TLS handshake had no turn in time"), Alert.INTERNAL_ERROR)
         elif self._owner is not None:
             self._owner.deadline_reached()
         else:
@@ -362,7 +394,7 @@ class TLSFrontend(Protocol, Timed):
         if self._doing is _Doing.HELLO:
             return self.record.started_at
         is_handshake = self._doing is _Doing.HANDED_OVER and not isinstance(self._owner, Passthrough)
-        return self.record.started_at + HANDSHAKE_SECONDS if is_handshake else None
+        return self._began_at + HANDSHAKE_SECONDS if is_handshake else None
 
     def crawls(self, now: float) -> bool:
         """Its waits are bounded otherwise."""

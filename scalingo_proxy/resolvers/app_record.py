@@ -305,6 +305,8 @@ LIMITS = TableReader(
         "body_bytes": whole_number(1, 1 << 62),
         "client_connections": whole_number(1, 10_000_000),
         "connections_per_address": whole_number(1, 10_000_000),
+        "handshakes_per_address": whole_number(1, 1_000_000),
+        "handshake_queue": whole_number(1, 1_000_000),
         "in_flight_per_backend": whole_number(1, 1_000_000),
         "queue_per_backend": whole_number(0, 1_000_000),
     }

@@ -26,6 +26,7 @@ __all__ = [
     "add_clients",
     "add_denied",
     "add_descriptors",
+    "add_handshakes",
     "add_health_checks",
     "add_log_lines_dropped",
     "add_pools",
@@ -266,6 +267,21 @@ def add_clients(metrics: Metrics, refused: Mapping[str, int], given_up: Callable
         "Idle client connections that were closed to make room for others.",
     )
     metrics.add(family, lambda: [((), given_up())])
+
+
+def add_handshakes(metrics: Metrics, refused: Mapping[str, int], waiting: Callable[[], int]) -> None:
+    """How many TLS handshakes wait for their turn, and how many were refused by each limit."""
+    family = Family(
+        "scalingo_proxy_tls_handshakes_refused_total",
+        "counter",
+        "TLS handshakes refused by a limit: of one address, or of the queue of those that wait.",
+        ("limit",),
+    )
+    metrics.add(family, lambda: (((name,), count) for name, count in refused.items()))
+    family = Family(
+        "scalingo_proxy_tls_handshakes_waiting", "gauge", "TLS handshakes that wait for their turn."
+    )
+    metrics.add(family, lambda: [((), waiting())])
 
 
 def add_denied(metrics: Metrics, counts: Mapping[str, int]) -> None:

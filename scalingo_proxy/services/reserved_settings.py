@@ -45,6 +45,11 @@ WARNED: Mapping[tuple[str, Any], str] = {
         "app.limits.connections_per_address",
         ANY,
     ): "connections belong to no app, so only the one in [limits] counts",
+    (
+        "app.limits.handshakes_per_address",
+        ANY,
+    ): "an address has handshakes with many apps, so only the one in [limits] counts",
+    ("app.limits.handshake_queue", ANY): "all apps share one queue, so only the one in [limits] counts",
 }
 
 
