@@ -29,8 +29,8 @@ _MAX_COMPLAINTS = 1024
 
 #: ``connect(backend, protocol, timeout, failed)`` starts an attempt and gives
 #: a function that abandons it.  The protocol's ``connectionMade`` tells of
-#: success, *failed* of everything else, one of them within *timeout* seconds
-#: and neither after abandoning.
+#: success, which may be before it returns, *failed* of everything else, one of
+#: them within *timeout* seconds and neither after abandoning.
 Connect = Callable[[Backend, Protocol, float, Callable[[Failure], None]], Callable[[], None]]
 
 
@@ -46,6 +46,8 @@ class BackendConnector:
     def __init__(self, reactor: Any, *, is_quiet: bool = False) -> None:
         self._reactor = reactor
         self._is_quiet = is_quiet
+        #: How transports of ours connect, in one call and often at once.
+        self._dial: Callable[..., Callable[[], None]] | None = getattr(reactor, "dial", None)
         self._trusts = BackendTrusts()
         self._complaints: dict[str, tuple[str, float]] = {}
 
@@ -85,6 +87,8 @@ class BackendConnector:
         self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
     ) -> Callable[[], None]:
         if _is_address(backend.host):
+            if self._dial is not None:
+                return self._dial(backend.host, backend.port, protocol, timeout, failed)
             # Not through an endpoint: its wrapper would stand in the way of
             # every byte that the backend sends.
             factory = _OneConnection(protocol, failed)

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
+from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.transports.splice import Splice, begin_splice
 
@@ -41,6 +42,7 @@ class RelayEnd:
 
     __slots__ = (
         "_closed",
+        "_is_closing",
         "_peer_eof",
         "_read_eof",
         "_relay",
@@ -63,6 +65,7 @@ class RelayEnd:
         self._read_eof = False
         self._peer_eof = False
         self._closed = False
+        self._is_closing = False
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
@@ -121,16 +124,24 @@ class RelayEnd:
         if self._read_eof or ISSLTransport.providedBy(self.transport):
             self.close()  # TLS streams of Twisted know no half-close
             return
-        self.transport.unregisterProducer()
-        self.transport.loseWriteConnection()
+        transport = self.transport
+        transport.unregisterProducer()
+        if isinstance(transport, Eager):
+            transport.end_writing()  # in this turn instead of the next
+        else:
+            transport.loseWriteConnection()
 
     def close(self) -> None:
         """Close once what is written has gone out."""
-        if not self._closed:
-            self.transport.unregisterProducer()
+        if self._closed or self._is_closing:
+            return
+        self._is_closing = True
+        transport = self.transport
+        transport.unregisterProducer()
+        if not self._read_eof and not isinstance(transport, Eager):
             # A reader that was paused would never see the end come.
-            self.transport.resumeProducing()
-            self.transport.loseConnection()
+            transport.resumeProducing()
+        transport.loseConnection()
 
     def abort(self) -> None:
         """Close at once."""

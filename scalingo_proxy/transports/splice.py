@@ -98,8 +98,6 @@ class Splice:
         self._pipe: Pipe | None = None
         source.doRead = self._read
         destination.doWrite = self._write
-        if isinstance(destination, Eager):
-            destination.may_send = False  # a write must not overtake what the pipe holds
 
     @property
     def held(self) -> int:
@@ -117,8 +115,10 @@ class Splice:
         if pipe is not None:
             self._pipes.give_back(pipe)
         _restore(self._source, "doRead", self._read)
-        if _restore(self._destination, "doWrite", self._write) and isinstance(self._destination, Eager):
-            self._destination.send_again()
+        destination = self._destination
+        is_free = _restore(destination, "doWrite", self._write)
+        if is_free and pipe is not None and isinstance(destination, Eager):
+            destination.send_again()
 
     # -- called by the reactor, as methods of the transports ------------------
 
@@ -155,6 +155,8 @@ class Splice:
             self._pipe = pipe
             source.pauseProducing()
             destination.startWriting()
+            if isinstance(destination, Eager):
+                destination.fall_behind()  # a write must not overtake what the pipe holds
             if self._held is not None:
                 self._held(True)
         else:
@@ -183,6 +185,8 @@ class Splice:
                 return None
             self._pipe = None
             self._pipes.give_back(pipe)
+            if isinstance(destination, Eager):
+                destination.send_again()
             if self._held is not None:
                 self._held(False)
             if source.connected:

@@ -1,0 +1,95 @@
+"""Connections that clients made: the port that accepts them, and the transport of each."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.address import IPv6Address
+
+from scalingo_proxy.transports.connection import Eager
+
+__all__ = ["ACCEPTS_A_TURN", "EagerPort", "EagerServer"]
+
+
+class EagerServer(Eager, tcp.Server):
+    """The transport of an accepted connection."""
+
+    def __init__(
+        self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        # As Twisted's, without the words for logs, which are made when they are asked for.
+        sock.setblocking(False)
+        self.reactor = reactor
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._host: Any = None
+        self._peer: Any = None
+        self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
+        self.startReading()  # type: ignore[no-untyped-call]
+        self.connected = 1
+
+    def getHost(self) -> Any:
+        # Asked for several times in each connection, and it does not change.
+        if self._host is None or not self.connected:
+            self._host = super().getHost()  # type: ignore[no-untyped-call]
+        return self._host
+
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()  # type: ignore[no-untyped-call]
+        return self._peer
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        # Everybody asks for it, and it comes with the port.
+        if bool(enabled) is not self._has_no_delay or not self.connected:
+            super().setTcpNoDelay(enabled)
+            self._has_no_delay = bool(enabled)
+
+    def logPrefix(self) -> str:
+        return f"{type(getattr(self, 'protocol', None)).__name__},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.logPrefix()}>"
+
+
+#: Connections that a port accepts in one turn of the reactor; the others wait in the system's queue.
+ACCEPTS_A_TURN = 20
+
+
+class EagerPort(tcp.Port):
+    """Accepts connections, each with an :class:`EagerServer`.
+
+    :ivar gives_no_delay: whether each comes with TCP_NODELAY, as on Linux, where it is inherited.
+    """
+
+    transport = EagerServer
+    gives_no_delay = False
+    _accepts = ACCEPTS_A_TURN
+
+    @property
+    def numberAccepts(self) -> int:
+        """How many a turn takes in at most."""
+        return self._accepts
+
+    @numberAccepts.setter
+    def numberAccepts(self, count: int) -> None:
+        # Twisted takes in more and more while they keep coming, and whoever is served already waits for all.
+        self._accepts = min(count, ACCEPTS_A_TURN)
+
+    def startListening(self) -> None:
+        super().startListening()
+        if sys.platform == "linux":
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            self.gives_no_delay = True

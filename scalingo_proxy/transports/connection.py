@@ -1,0 +1,193 @@
+"""What all our TCP transports have in common: they write, and end, with as few calls and turns as may be.
+
+See :mod:`scalingo_proxy.transports.eager`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from socket import SHUT_WR
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python import log
+from twisted.python.failure import Failure
+
+__all__ = ["Eager"]
+
+
+_CLOSED = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
+
+
+class Eager(tcp.Connection):
+    """What client and server transports have in common.
+
+    :ivar may_send: whether a write may go past the buffer.  Whoever takes over
+        ``doWrite``, or wants to be asked when all is written, sets it to False.
+    :ivar is_behind: whether bytes that are not in the buffer go first.
+    :ivar has_failed: whether a send has met the end of the connection.
+    """
+
+    may_send = True
+    is_behind = False
+    has_failed = False
+    _has_read_all = False
+
+    def write(self, data: bytes) -> None:
+        if self.may_send and not self._tempDataLen and not self.dataBuffer and type(data) is bytes and data:
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                # Told by the reactor in the next turn, because nobody expects to lose
+                # a connection inside a write.  The error itself is told only once.
+                self.has_failed = True
+                sent = 0
+            if sent == len(data):
+                return
+            if sent:
+                data = data[sent:]
+        super().write(data)  # type: ignore[no-untyped-call]
+
+    def writeSequence(self, iovec: Any) -> None:
+        if self.may_send and not self._tempDataLen and not self.dataBuffer:
+            iovec = list(iovec)
+            if all(type(data) is bytes for data in iovec):
+                self.write(b"".join(iovec))
+                return
+        super().writeSequence(iovec)  # type: ignore[no-untyped-call]
+
+    def send_again(self) -> None:
+        """Whoever had taken over ``doWrite``, or had bytes on the way, has no more."""
+        self.is_behind = False
+        is_asked = self.producer is not None and not self.streamingProducer
+        is_ending = self.disconnecting or self._writeDisconnecting
+        self.may_send = bool(self.connected) and not (is_asked or is_ending)
+
+    def fall_behind(self) -> None:
+        """Bytes that are not in the buffer go out before everything that is written from now on."""
+        self.is_behind = True
+        self.may_send = False
+
+    def doRead(self) -> Any:
+        # As Twisted's, in one call instead of two.  An end behind a failed send is no clean one.
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_LOST if self.has_failed else CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def read_ended(self) -> None:
+        """What the reactor does when a read has met the end of the stream."""
+        self.stopReading()  # type: ignore[no-untyped-call]
+        self.readConnectionLost(_CLOSED)
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self._has_read_all = True
+        if not IHalfCloseableProtocol.providedBy(self.protocol):
+            self.connectionLost(reason)
+            return
+        try:
+            self.protocol.readConnectionLost()
+        except BaseException:
+            log.err()  # type: ignore[no-untyped-call]
+            self.connectionLost(Failure())  # type: ignore[no-untyped-call]
+
+    # From here on, Twisted's way of writing is the only one, as all of these rely on it.
+
+    def loseConnection(self) -> None:
+        is_written = self.may_send and not self._tempDataLen and not self.dataBuffer
+        self.may_send = False
+        if is_written and self.connected and not self.disconnecting:
+            # Nothing to write: no need to ask whether that is possible.
+            self.disconnecting = 1
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self._soon(self._close)
+        else:
+            super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def _close(self) -> None:
+        """Close, unless something was written after all: that goes out first."""
+        if self.connected and not (self._tempDataLen or self.dataBuffer or self.is_behind):
+            self.connectionLost(_CLOSED)
+
+    def loseWriteConnection(self) -> None:
+        is_written = self.may_send and not self._tempDataLen and not self.dataBuffer
+        self.may_send = False
+        if is_written and self.connected and not self.disconnecting:
+            self._writeDisconnecting = True
+            self._soon(self._half_close)
+        else:
+            super().loseWriteConnection()  # type: ignore[no-untyped-call]
+
+    def _half_close(self) -> None:
+        """The same for one direction."""
+        is_written = not (self._tempDataLen or self.dataBuffer or self.is_behind)
+        if is_written and self.connected and not (self.disconnecting or self._writeDisconnected):
+            self._writeDisconnected = True
+            self._closeWriteConnection()
+
+    def end_writing(self) -> None:
+        """``loseWriteConnection`` for who writes no more and need not be told: at once, if that can be."""
+        if self.may_send and not self._tempDataLen and not self.dataBuffer and self.connected:
+            self.may_send = False
+            self._writeDisconnecting = self._writeDisconnected = True
+            try:
+                self.socket.shutdown(SHUT_WR)
+            except OSError:
+                pass  # gone altogether, which the reactor tells
+        else:
+            self.loseWriteConnection()
+
+    def abortConnection(self) -> None:
+        self.may_send = False
+        super().abortConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        # As Twisted's, in one call instead of several.
+        if not hasattr(self, "socket"):
+            return
+        self.may_send = False
+        self.disconnected, self.connected = 1, 0
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.stopReading()  # type: ignore[no-untyped-call]
+        self.stopWriting()  # type: ignore[no-untyped-call]
+        is_orderly = reason.type is ConnectionDone or not reason.check(ConnectionAborted)  # type: ignore[no-untyped-call]
+        self._closeSocket(is_orderly)
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
+
+    def _closeSocket(self, orderly: bool) -> None:
+        if orderly and self._has_read_all:
+            self.socket.close()  # there is nothing unread that would make a reset of it
+        else:
+            super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Call it when nobody is in the middle of anything: at the end of a turn, where turns are ours."""
+        ends = getattr(getattr(self.reactor, "doIteration", None), "ends", None)
+        if ends is not None:
+            ends.append(call)
+        else:
+            self.reactor.callLater(0, call)  # type: ignore[attr-defined]
+
+    def startTLS(self, *arguments: Any, **options: Any) -> None:
+        self.may_send = False
+        super().startTLS(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if not streaming:  # asked for more each time the buffer has become empty
+            self.may_send = False
+        super().registerProducer(producer, streaming)  # type: ignore[no-untyped-call]
