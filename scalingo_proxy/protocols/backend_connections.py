@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from scalingo_proxy.protocols.connection_attempts import ConnectionAttempts
-from scalingo_proxy.protocols.deadlines import Deadlines
+from scalingo_proxy.protocols.deadlines import NEVER, Deadlines
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.idle_ages import IdleAges
 from scalingo_proxy.protocols.raw_backend import RawBackend, TunnelOwner
@@ -33,6 +33,8 @@ MAX_IDLE_PER_BACKEND = 50
 #: Seconds a connection that is given up has for what was written to go out.
 CLOSING_SECONDS = 30.0
 
+_SERVING = Membership.SERVING
+
 
 class BackendConnections:
     """All connections of one proxy to its backends.
@@ -47,7 +49,7 @@ class BackendConnections:
     ) -> None:
         self.attempts = attempts
         self._deadlines = deadlines
-        self._seconds = seconds
+        self.seconds = seconds
         self._idle: dict[Any, list[HTTPBackend]] = {}
         self._open: set[HTTPBackend] = set()
         self._open_raw = 0
@@ -82,7 +84,7 @@ class BackendConnections:
             backend = idle.pop() if idle[-1].preface == preface else _take_from(idle, preface)
             if backend is None:
                 return None
-            self._deadlines.clear(backend)
+            backend.deadline = NEVER
             if must_be_alive and not backend.is_alive():
                 self.had_closed(backend)
                 backend.abandon()
@@ -127,10 +129,13 @@ class BackendConnections:
         self.attempts.over(backend)
         self._open.add(backend)
 
-    def give_back(self, backend: HTTPBackend) -> None:
+    def give_back(self, backend: HTTPBackend, now: float) -> None:
         """An exchange is over and its connection can carry another."""
-        idle = self._idle.setdefault(backend.member, [])
-        is_wanted = backend.member.membership is Membership.SERVING and not self._closing
+        member = backend.member
+        idle = self._idle.get(member)
+        if idle is None:
+            idle = self._idle[member] = []
+        is_wanted = member.membership is _SERVING and not self._closing
         if backend.preface and len(idle) >= MAX_IDLE_PER_BACKEND:
             # They fit one client each, and that of the oldest may be gone long since.
             self.discard(idle[0])
@@ -138,9 +143,11 @@ class BackendConnections:
             self.discard(backend)
             return
         idle.append(backend)
-        now = backend.idle_since = self._seconds()
-        limit = self._ages.limit(backend.member, IDLE_SECONDS, now) if self._ages else IDLE_SECONDS
-        self._deadlines.set(backend, now + limit)
+        backend.idle_since = now
+        limit = self._ages.limit(member, IDLE_SECONDS, now) if self._ages.closes else IDLE_SECONDS
+        backend.deadline = at = now + limit
+        if at < backend.looked_at:
+            self._deadlines.look_sooner(backend)
 
     def closed_by_backend(self, backend: HTTPBackend) -> None:
         """The backend closed it, perhaps because nobody had used it for so long."""
@@ -149,7 +156,7 @@ class BackendConnections:
 
     def had_closed(self, backend: HTTPBackend) -> None:
         """The backend closed it while it was kept: keep none to it for as long, from now on."""
-        now, member = self._seconds(), backend.member
+        now, member = self.seconds(), backend.member
         self._ages.closed(member, now - backend.idle_since, now)
         limit = self._ages.limit(member, IDLE_SECONDS, now)
         for other in self._idle.get(member, ()):
@@ -194,7 +201,7 @@ class BackendConnections:
     def _close(self, backend: HTTPBackend) -> None:
         backend.close()
         if backend in self._open:
-            self._deadlines.set(backend, self._seconds() + CLOSING_SECONDS)
+            self._deadlines.set(backend, self.seconds() + CLOSING_SECONDS)
 
     def _forget_idle(self, backend: HTTPBackend) -> None:
         idle = self._idle.get(backend.member)

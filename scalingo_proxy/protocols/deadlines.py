@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-__all__ = ["GRANULARITY", "Deadlines", "Timed"]
+__all__ = ["GRANULARITY", "NEVER", "Deadlines", "Timed"]
 
 #: How late a deadline may be noticed at most, seconds; it is never early.
 GRANULARITY = 0.1
@@ -21,7 +21,8 @@ GRANULARITY = 0.1
 #: A sweep that comes so late was held up, by whatever stopped the process.
 _LATE = 1.0
 
-_NEVER = math.inf
+#: The deadline of who waits for nothing.
+NEVER = math.inf
 
 _log = Logger()
 
@@ -30,11 +31,11 @@ class Timed:
     """Something that has at most one deadline.
 
     :ivar deadline: the moment on the monotonic clock, or infinity.
+    :ivar looked_at: when the slot that this object waits in is due; infinity when it is in none.
     """
 
-    deadline: float = _NEVER
-    #: The slot this object waits in; infinity when in none.
-    deadline_slot: float = _NEVER
+    deadline: float = NEVER
+    looked_at: float = NEVER
 
     def deadline_reached(self) -> None:
         """The moment has passed; ``deadline`` is infinity again."""
@@ -44,6 +45,12 @@ class Timed:
 class Deadlines:
     """The slots and the one timer that sweeps them.
 
+    What is done for every request spells out :meth:`set` (0.3 µs less each time)::
+
+        timed.deadline = at
+        if at < timed.looked_at:
+            deadlines.look_sooner(timed)
+
     :param clock: gives ``seconds()`` and ``callLater()``; an IReactorTime.
     """
 
@@ -52,7 +59,7 @@ class Deadlines:
         # Ordered, so that the same run gives the same order of events.
         self._slots: dict[int, dict[Timed, None]] = {}
         self._timer: Any = None
-        self._timer_slot: float = _NEVER
+        self._timer_slot: float = NEVER
         self._has_given_way = False
         self._is_stopping = False
 
@@ -60,18 +67,22 @@ class Deadlines:
         """Let *timed* be told soon after the moment *at*, instead of any moment before."""
         timed.deadline = at
         # Most moments move later; the object then stays where it is.
-        if at < timed.deadline_slot * GRANULARITY:
+        if at < timed.looked_at:
             self._insert(timed, at)
+
+    def look_sooner(self, timed: Timed) -> None:
+        """The deadline of *timed* has become one before it would be looked at."""
+        self._insert(timed, timed.deadline)
 
     @staticmethod
     def clear(timed: Timed) -> None:
         """*timed* waits for nothing now; it stays in its slot until that is due."""
-        timed.deadline = _NEVER
+        timed.deadline = NEVER
 
     def forget(self, timed: Timed) -> None:
         """*timed* is gone for good."""
-        timed.deadline = _NEVER
-        if timed.deadline_slot is not _NEVER:
+        timed.deadline = NEVER
+        if timed.looked_at is not NEVER:
             self._remove(timed)
 
     def start(self) -> None:
@@ -84,11 +95,11 @@ class Deadlines:
         if not self._slots and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._timer_slot = _NEVER
+            self._timer_slot = NEVER
 
     def _remove(self, timed: Timed) -> None:
-        slot = int(timed.deadline_slot)
-        timed.deadline_slot = _NEVER
+        slot = round(timed.looked_at / GRANULARITY)
+        timed.looked_at = NEVER
         members = self._slots.get(slot)
         if members is not None:
             members.pop(timed, None)
@@ -98,11 +109,11 @@ class Deadlines:
                     self.stop()
 
     def _insert(self, timed: Timed, at: float) -> None:
-        if timed.deadline_slot is not _NEVER:
+        if timed.looked_at is not NEVER:
             self._remove(timed)
         # One further slot: the division may round down by a hair.
         slot = int(at / GRANULARITY) + 1
-        timed.deadline_slot = slot
+        timed.looked_at = slot * GRANULARITY
         members = self._slots.get(slot)
         if members is None:
             self._slots[slot] = {timed: None}
@@ -127,11 +138,11 @@ class Deadlines:
             return
         self._has_given_way = False
         self._timer = None
-        self._timer_slot = _NEVER
+        self._timer_slot = NEVER
         due = sorted(slot for slot in self._slots if slot * GRANULARITY <= now)
         for slot in due:
             for timed in self._slots.pop(slot, ()):
-                timed.deadline_slot = _NEVER
+                timed.looked_at = NEVER
                 self._look_at(timed, now)
         # Those put into a later slot may have set the timer past an earlier one.
         if self._slots and (earliest := min(self._slots)) < self._timer_slot:
@@ -139,10 +150,10 @@ class Deadlines:
 
     def _look_at(self, timed: Timed, now: float) -> None:
         if timed.deadline > now:
-            if timed.deadline is not _NEVER:
+            if timed.deadline is not NEVER:
                 self._insert(timed, timed.deadline)
             return
-        timed.deadline = _NEVER
+        timed.deadline = NEVER
         try:
             timed.deadline_reached()
         except Exception:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Record
-from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.wire.grammar import Fields
@@ -86,11 +85,11 @@ class UnderWay(Protocol):
 
 
 class Downstream(Protocol):
-    """What an exchange asks of the client's side."""
+    """What an exchange asks of the client's side.
 
-    @property
-    def timed(self) -> Timed:
-        """What the exchange's waits are counted on."""
+    It is a :class:`~scalingo_proxy.protocols.deadlines.Timed`, too: the exchange's waits
+    are counted on it.
+    """
 
     @property
     def raw_transport(self) -> Any:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalingo_proxy.errors import BadResponse, Denied, Misdirected
-from scalingo_proxy.model import App, Outcome, Record
-from scalingo_proxy.protocols.downstream import Downstream, Phase
-from scalingo_proxy.protocols.environment import Environment
+from scalingo_proxy.errors import BadResponse
+from scalingo_proxy.model import App, Outcome
+from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.exchange_ending import ExchangeEnding
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.kept_body import KeptBody
@@ -24,35 +23,26 @@ from scalingo_proxy.routing.domain_policy import HSTS, redirect_location
 from scalingo_proxy.routing.retries import is_repeatable
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.grammar import Fields
-from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers, request_head_for_backend
-from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http1_forwarding import relayed_trailers, request_head_for_backend
+from scalingo_proxy.wire.http1_head import ResponseHead
 from scalingo_proxy.wire.http2_head import websocket_refusal
 
 __all__ = ["Exchange"]
+
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_WAITING, _RESPONDING, _OVER = Phase.WAITING, Phase.RESPONDING, Phase.OVER
+_COMPLETED = Outcome.COMPLETED
 
 
 class Exchange(ExchangeEnding):
     """One request and its response."""
 
-    __slots__ = ("_hsts", "_identity")
-
-    def __init__(
-        self,
-        env: Environment,
-        downstream: Downstream,
-        head: RequestHead,
-        identity: ClientIdentity,
-        record: Record,
-    ) -> None:
-        super().__init__(env, downstream, head, record)
-        self._identity = identity
-        record.tls = identity.tls
-        self._hsts = False
+    __slots__ = ()
 
     @property
     def body_limit(self) -> int:
         """How many bytes the request body may have."""
-        return self._limits.body_bytes
+        return (self._pool or self._env).limits.body_bytes
 
     @property
     def may_wait_for_reader(self) -> bool:
@@ -66,21 +56,6 @@ class Exchange(ExchangeEnding):
         if pool is None or not pool.app.force_https or self._identity.client_scheme(self._head) != "https":
             return []
         return [(b"Strict-Transport-Security", HSTS)]
-
-    def start(self) -> None:
-        policies = self._env.policies
-        if policies.access:
-            try:
-                policies.admit(self.record.client)
-            except Denied as error:
-                self.fail(error)
-                return
-        covers = self._identity.covers
-        if covers is None or covers(self._head.host):
-            super().start()
-        else:
-            # The connection may be reused for other hosts of its certificate, never beyond.
-            self.fail(Misdirected())
 
     def _redirected(self, app: App) -> bool:
         head = self._head
@@ -108,21 +83,21 @@ class Exchange(ExchangeEnding):
 
     def _send(self, backend: HTTPBackend) -> None:
         self._backend = backend
-        record = self.record
+        head, record = self._head, self.record
         words = request_head_for_backend(
-            self._head, self._identity, record.request_id.encode("ascii"), record.wall_time
+            head, self._identity, record.request_id.encode("ascii"), record.wall_time
         )
         record.sent_bytes = len(words)
         # All is in order before the first byte goes out: an answer may come inside the call.
         if self._request_complete:
             self._request_sent()
-            backend.send_request(self._head, words)
+            backend.send_request(head, words)
             if self._kept is not None:
                 self._repeat_body(backend, self._kept)
             return
         self.phase = Phase.SENDING
         self.alive()
-        backend.send_request(self._head, words)
+        backend.send_request(head, words)
         if self._kept is not None:
             self._repeat_body(backend, self._kept)
         if self._backend is backend:
@@ -150,8 +125,12 @@ class Exchange(ExchangeEnding):
     def _request_sent(self) -> None:
         if self.response_begun or self._upload_paused:
             return  # a paused one is sent when the backend has taken the rest
-        self.phase = Phase.WAITING
-        self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.first_byte)
+        self.phase = _WAITING
+        env, timed, pool = self._env, self._timed, self._pool
+        assert pool is not None
+        timed.deadline = at = env.seconds() + pool.timeouts.first_byte
+        if at < timed.looked_at:
+            env.deadlines.look_sooner(timed)
 
     def request_payload(self, payload: bytes) -> None:
         """The client sent a piece of its body."""
@@ -285,34 +264,40 @@ class Exchange(ExchangeEnding):
         if payload:
             self._downstream.send_payload(payload)
 
-    def response_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
-        """The whole response came at once."""
+    def response_whole(self, head: ResponseHead, payload: bytes, trailers: Fields, now: float) -> None:
+        """The whole response came at once, *now*."""
         self._backend = None
         if self._head.websocket_key and self._is_no_websocket(head):
             return
+        record, lease, self._lease = self.record, self._lease, None
+        if record.first_byte_at is None:
+            record.first_byte_at = now
         self._begin_response(head)
-        self.record.bytes_out += len(payload)
-        self._release(Outcome.COMPLETED)
+        record.bytes_out += len(payload)
+        if lease is not None:
+            lease.release(_COMPLETED, now)
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)
-        if self.phase is not Phase.OVER:  # the client may have been lost inside the call
-            self._finish()
+        if self.phase is not _OVER:  # the client may have been lost inside the call
+            self._finish_at(now)
 
     def response_ended(self, payload: bytes, trailers: Fields) -> None:
         """The last piece of the response."""
         self._backend = None
         self.record.bytes_out += len(payload)
-        self._release(Outcome.COMPLETED)
+        self._release(_COMPLETED)
         self._downstream.end_response(payload, relayed_trailers(trailers) if trailers else trailers)
         if self.phase is not Phase.OVER:
             self._finish()
 
     def _begin_response(self, head: ResponseHead) -> None:
-        self._note_first_byte()
-        self.record.status = head.status
+        record = self.record
+        record.status = head.status
+        if record.first_byte_at is None:
+            record.first_byte_at = self._env.seconds()
         if self._hsts and not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
             head.fields.append((b"Strict-Transport-Security", HSTS))
         self.response_begun = True
-        self.phase = Phase.RESPONDING
+        self.phase = _RESPONDING
 
     def _note_answer(self) -> None:
         """Say that the backend answers, where that is news and the end may be far."""

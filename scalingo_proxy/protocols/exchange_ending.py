@@ -23,7 +23,8 @@ from scalingo_proxy.errors import (
     ResolverUnavailable,
 )
 from scalingo_proxy.model import Outcome, Record
-from scalingo_proxy.protocols.backend_search import BackendSearch
+from scalingo_proxy.protocols.app_search import AppSearch
+from scalingo_proxy.protocols.deadlines import NEVER
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -35,6 +36,7 @@ from scalingo_proxy.routing.pool import Lease
 from scalingo_proxy.routing.retries import MAX_BACKENDS, is_repeatable, may_send_again
 from scalingo_proxy.wire.error_answer import ErrorAnswer, Page, wants_json
 from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
 __all__ = ["ExchangeEnding"]
@@ -46,8 +48,10 @@ _AT_ONCE_SECONDS = 1.0
 
 _KEPT_CLOSED = "the backend had closed the connection that was kept"
 
+_OVER = Phase.OVER
 
-class ExchangeEnding(BackendSearch):
+
+class ExchangeEnding(AppSearch):
     """The ends of an exchange.
 
     :ivar response_begun: a byte of a final response went to the client.
@@ -56,6 +60,7 @@ class ExchangeEnding(BackendSearch):
     __slots__ = (
         "_backend",
         "_downstream",
+        "_hsts",
         "_kept",
         "_relay",
         "_response_paused",
@@ -64,9 +69,19 @@ class ExchangeEnding(BackendSearch):
         "response_begun",
     )
 
-    def __init__(self, env: Environment, downstream: Downstream, head: RequestHead, record: Record) -> None:
-        super().__init__(env, downstream.timed, record)
+    def __init__(
+        self,
+        env: Environment,
+        downstream: Downstream,
+        head: RequestHead,
+        identity: ClientIdentity,
+        record: Record,
+    ) -> None:
+        AppSearch.__init__(self, env, downstream, record)  # type: ignore[arg-type]
         self._head = head
+        self._identity = identity
+        record.tls = identity.tls
+        self._hsts = False
         self._request_complete = not head.framing.has_body
         self._downstream = downstream
         self.response_begun = False
@@ -322,9 +337,12 @@ class ExchangeEnding(BackendSearch):
         raise NotImplementedError
 
     def _finish(self) -> None:
-        self.phase = Phase.OVER
-        env, record = self._env, self.record
-        record.finished_at = env.seconds()
-        env.deadlines.clear(self._timed)
-        env.finished(record)
+        self._finish_at(self._env.seconds())
+
+    def _finish_at(self, now: float) -> None:
+        self.phase = _OVER
+        record = self.record
+        record.finished_at = now
+        self._timed.deadline = NEVER
+        self._env.finished(record)
         self._downstream.exchange_over()

@@ -54,7 +54,6 @@ class HTTP2Responder(Timed):
     def __init__(self, sender: HTTP2Sender, state: StreamState) -> None:
         self.id = state.id
         self.state = state
-        self.timed: Timed = self
         self.out = Outgoing()
         self.is_ready = False
         self._sender = sender

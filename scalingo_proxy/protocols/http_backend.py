@@ -23,7 +23,6 @@ from scalingo_proxy.wire.grammar import Fields, FramingError
 from scalingo_proxy.wire.http1_body import (
     BodyReader,
     FramingKind,
-    LengthReader,
     encode_chunk,
     encode_last_chunk,
 )
@@ -49,9 +48,10 @@ _MAX_INFORMATIONAL = 10
 #: How every response head begins.
 _STATUS_LINE_START = b"HTTP/"
 
-
-#: The reader of every body that came whole.
-_NOTHING_MORE = LengthReader(0)
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_CHUNKED, _LENGTH = FramingKind.CHUNKED, FramingKind.LENGTH
+_HEAD, _WHOLE = Event.HEAD, Event.WHOLE
+_DONE = Side.DONE
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -101,9 +101,9 @@ class HTTPBackend(Protocol, Timed):
         :param words: the head as the backend reads it.
         """
         self._method = head.method
-        self._chunked_request = head.framing.kind is FramingKind.CHUNKED
+        self._chunked_request = head.framing.kind is _CHUNKED
         self._informational = 0
-        self._cycle.on_request(Event.HEAD if head.framing.has_body else Event.WHOLE)
+        self._cycle.on_request(_HEAD if head.framing.has_body else _WHOLE)
         self.transport.write(words)
 
     def send_payload(self, payload: bytes) -> None:
@@ -321,22 +321,23 @@ class HTTPBackend(Protocol, Timed):
         exchange = self.exchange
         assert exchange is not None
         framing = response.framing
-        # Most bodies come with their head and are all of what came.
-        is_whole = framing.length == len(rest) and framing.kind is FramingKind.LENGTH
-        reader = _NOTHING_MORE if is_whole else framing.reader()
+        self._response = response
+        if framing.length == len(rest) and framing.kind is _LENGTH:
+            # Most bodies come with their head and are all of what came.
+            self._finish(_WHOLE, rest, [], b"", response)
+            return
+        reader = framing.reader()
         try:
-            payload = rest if is_whole else reader.receive(rest) if rest else b""
+            payload = reader.receive(rest) if rest else b""
         except FramingError as error:
             self._refuse(BadResponse(str(error)))
             return
-        self._response = response
         if reader.done:
-            if rest and not payload and not reader.excess:
-                reader.excess = rest  # a message without body: whatever follows is not part of it
-            self._cycle.on_response(Event.WHOLE)
-            self._finish(reader, payload, response)
+            # A message without body: whatever follows is not part of it.
+            excess = reader.excess or (b"" if payload else rest)
+            self._finish(_WHOLE, payload, reader.trailers, excess, response)
         else:
-            self._cycle.on_response(Event.HEAD)
+            self._cycle.on_response(_HEAD)
             self._reader = reader
             exchange.response_started(response, payload)
             if self.exchange is exchange:
@@ -351,41 +352,53 @@ class HTTPBackend(Protocol, Timed):
             self._refuse(BadResponse(str(error)))
             return
         if reader.done:
-            self._cycle.on_response(Event.END)
-            self._finish(reader, payload, None)
+            self._finish(Event.END, payload, reader.trailers, reader.excess)
         else:
             exchange.response_payload(payload)
 
-    def _finish(self, reader: BodyReader, payload: bytes, started: ResponseHead | None) -> None:
+    def _finish(
+        self,
+        event: Event,
+        payload: bytes,
+        trailers: Fields,
+        excess: bytes,
+        started: ResponseHead | None = None,
+    ) -> None:
         """The response is whole: free this connection, then tell the exchange.
 
         In that order, so that the exchange that follows can be given this
         very connection.
+
+        :param excess: what came behind the response.
+        :param started: its head, if the exchange was not told of that yet.
         """
         if self._passing is not None:
             self._stop_passing()
-        exchange, response = self.exchange, self._response
+        exchange, response, cycle = self.exchange, self._response, self._cycle
         assert exchange is not None and response is not None
+        cycle.on_response(event)
         self.exchange = self._response = self._reader = None
-        self._cycle.keep_alive = (
+        cycle.keep_alive = (
             response.keep_alive
-            and not reader.excess
+            and not excess
             and not self._writing_paused  # much of the request is still on its way
             and not self._lost
         )
-        self.resume_response()
-        request_whole = self._cycle.request is Side.DONE
-        if self._cycle.next():
+        if self._reading_paused:
+            self.resume_response()
+        request_whole = cycle.request is _DONE
+        now = self._connections.seconds()
+        if cycle.next():
             self.served += 1
-            self._connections.give_back(self)
+            self._connections.give_back(self, now)
         elif request_whole:
             self._connections.discard(self)
         else:
             self.abandon()  # answered before the whole request was sent: the rest must not follow
         if started is not None:
-            exchange.response_whole(started, payload, reader.trailers)
+            exchange.response_whole(started, payload, trailers, now)
         else:
-            exchange.response_ended(payload, reader.trailers)
+            exchange.response_ended(payload, trailers)
 
     def _stop_passing(self) -> None:
         passing, self._passing = self._passing, None
@@ -399,8 +412,7 @@ class HTTPBackend(Protocol, Timed):
             return
         try:
             if reader is not None and clean and reader.closed():
-                self._cycle.on_response(Event.END)
-                self._finish(reader, b"", None)
+                self._finish(Event.END, b"", reader.trailers, reader.excess)
             else:
                 self.abandon()
                 exchange.backend_lost(self, response_begun=bool(self._head) or self._informational > 0)

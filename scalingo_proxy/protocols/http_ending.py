@@ -55,9 +55,7 @@ class HTTPEnding(HTTPResponder):
     """
 
     def __init__(self, factory: HTTPProxyFactory) -> None:
-        super().__init__()
-        self._factory = factory
-        self._env = factory.env
+        super().__init__(factory)
         self._doing = Doing.WAITING
         self._ahead = bytearray()
         self._reading_paused = False
@@ -67,9 +65,6 @@ class HTTPEnding(HTTPResponder):
         self._is_cut = False
         self._leaves_when_quiet = False
         self._lost = False
-
-    def _is_last(self) -> bool:
-        return self._factory.is_draining
 
     def _close(self) -> None:
         """Close once what is written has gone out, if the client takes it at all."""

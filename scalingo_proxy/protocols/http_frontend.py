@@ -51,6 +51,11 @@ _log = Logger()
 #: Pipelined requests that are answered with errors of ours before others have their turn.
 _REQUESTS_AT_ONCE = 20
 
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_WAITING, _HEAD, _EXCHANGE = Doing.WAITING, Doing.HEAD, Doing.EXCHANGE
+_WHOLE = Event.WHOLE
+_DONE, _MUST_CLOSE = Side.DONE, Side.MUST_CLOSE
+
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class HTTPFrontend(HTTPUploads):
@@ -84,12 +89,15 @@ class HTTPFrontend(HTTPUploads):
             self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
-        if self._relay_end is not None:
+        doing = self._doing
+        if doing is not _WAITING and self._relay_end is not None:
             self._relay_end.data_received(data)
             return
-        doing = self._doing
         try:
-            if doing is Doing.EXCHANGE:
+            if doing is _WAITING and self._is_one_head(data):
+                self._doing = _HEAD
+                self._begin_with(data)
+            elif doing is _EXCHANGE:
                 if self._upload_open and not self._ahead and not self._crumbles:
                     self._receive_body(data)
                 else:
@@ -99,9 +107,6 @@ class HTTPFrontend(HTTPUploads):
                         self._pause_reading()
             elif doing is Doing.LINGERING:
                 self._throw_away(data)
-            elif doing is Doing.WAITING and self._is_one_head(data):
-                self._doing = Doing.HEAD
-                self._begin_with(data)
             elif doing is not Doing.CLOSED:
                 self._ahead += data
                 self._advance()
@@ -335,15 +340,17 @@ class HTTPFrontend(HTTPUploads):
     def _begin_exchange(self, head: RequestHead) -> None:
         assert self._identity is not None
         env = self._env
-        self._doing = Doing.EXCHANGE
+        self._doing = _EXCHANGE
         if not self.has_asked:
             env.clients.first_asked(self)
         self._skipped_line = False
         self._head = head
-        has_body = head.framing.has_body
-        self._cycle.on_request(Event.HEAD if has_body else Event.WHOLE)
-        self._body = head.framing.reader() if has_body else None
-        self._body_bytes = 0
+        if head.framing.has_body:
+            self._cycle.on_request(Event.HEAD)
+            self._body = head.framing.reader()
+            self._body_bytes = 0
+        else:
+            self._cycle.on_request(_WHOLE)
         record = self._new_record()
         record.method = head.method.decode("ascii")
         record.host = head.host
@@ -414,11 +421,12 @@ class HTTPFrontend(HTTPUploads):
             self._account()
         elif self._doing is Doing.TUNNEL:
             self.transport.abortConnection()
-        elif self._doing is Doing.EXCHANGE:
-            request_whole = self._cycle.request is Side.DONE
-            if self._cycle.response is Side.MUST_CLOSE:
+        elif self._doing is _EXCHANGE:
+            cycle = self._cycle
+            request_whole = cycle.request is _DONE
+            if cycle.response is _MUST_CLOSE:
                 self._break()
-            elif self._cycle.next():
+            elif cycle.next():
                 self._wait_for_request()
             elif request_whole and not self._ahead:
                 self._close()
@@ -426,11 +434,15 @@ class HTTPFrontend(HTTPUploads):
                 self._linger()
 
     def _wait_for_request(self) -> None:
-        self._doing = Doing.WAITING
+        self._doing = _WAITING
         if self._factory.is_draining:
             self._leave_when_quiet()  # the client was not told that this answer is the last
         else:
-            self._wait(self._env.timeouts.keep_alive)
-        self._resume_reading()
+            env = self._env
+            self.deadline = at = env.seconds() + env.timeouts.keep_alive
+            if at < self.looked_at:
+                env.deadlines.look_sooner(self)
+        if self._reading_paused:
+            self._resume_reading()
         if self._ahead:
             self._advance()

@@ -7,7 +7,7 @@ half's business.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
 
@@ -21,7 +21,14 @@ from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
 from scalingo_proxy.wire.http1_forwarding import informational_head, response_head_for_client
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
+if TYPE_CHECKING:
+    from scalingo_proxy.protocols.factories import HTTPProxyFactory
+
 __all__ = ["HTTPResponder"]
+
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_CHUNKED, _UNTIL_CLOSE = FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE
+_WHOLE, _DONE = Event.WHOLE, Side.DONE
 
 
 class HTTPResponder(Protocol, Timed):
@@ -29,22 +36,15 @@ class HTTPResponder(Protocol, Timed):
 
     transport: Any
 
-    def __init__(self) -> None:
+    def __init__(self, factory: HTTPProxyFactory) -> None:
+        self._factory = factory
+        self._env = factory.env
         self._cycle = Cycle()
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
         self._chunked_response = False
         self._ends_by_close = False
         self._writing_paused = False
-
-    @property
-    def timed(self) -> Timed:
-        """What the waits of an exchange are counted on: the connection, which has one at a time."""
-        return self  # not kept as an attribute: an object that holds itself is left to the collector
-
-    def _is_last(self) -> bool:
-        """Whether this connection carries no further request, whatever the client wants."""
-        raise NotImplementedError
 
     @property
     def raw_transport(self) -> Any:
@@ -73,8 +73,9 @@ class HTTPResponder(Protocol, Timed):
     def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
         """Relay a response that is complete already, in one write."""
         words = self._response_head(head)
-        self._cycle.on_response(Event.WHOLE)
-        self.transport.write(words + self._last_piece(payload, trailers))
+        self._cycle.on_response(_WHOLE)
+        last = self._last_piece(payload, trailers) if self._chunked_response else payload
+        self.transport.write(words + last)
 
     def end_response(self, payload: bytes, trailers: Fields) -> None:
         """Relay the last piece."""
@@ -87,14 +88,14 @@ class HTTPResponder(Protocol, Timed):
         request, cycle = self._head, self._cycle
         assert request is not None
         kind = head.framing.kind
-        unknown_length = kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
+        unknown_length = kind is _CHUNKED or kind is _UNTIL_CLOSE
         self._chunked_response = unknown_length and request.version == 1
         self._ends_by_close = unknown_length and request.version == 0
         cycle.keep_alive = (
             request.keep_alive
-            and cycle.request is Side.DONE  # answered early: what still comes is thrown away
+            and cycle.request is _DONE  # answered early: what still comes is thrown away
             and not self._ends_by_close
-            and not self._is_last()
+            and not self._factory.is_draining  # no further request, whatever the client wants
         )
         return response_head_for_client(head, request.version, cycle.keep_alive)
 
@@ -108,7 +109,7 @@ class HTTPResponder(Protocol, Timed):
         """Answer with an error of ours; nothing was sent before."""
         request, cycle, exchange = self._head, self._cycle, self._exchange
         assert request is not None and exchange is not None
-        cycle.keep_alive = request.keep_alive and cycle.request is Side.DONE and not self._is_last()
+        cycle.keep_alive = request.keep_alive and cycle.request is Side.DONE and not self._factory.is_draining
         cycle.on_response(Event.WHOLE)
         as_json = wants_json(request.fields)
         answer = ErrorAnswer(error, exchange.record.request_id, as_json, exchange.error_fields)

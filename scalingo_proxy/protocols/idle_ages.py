@@ -37,18 +37,15 @@ class _Close:
 class IdleAges:
     """What is known of each backend.
 
-    Empty, and false, as long as nothing is known of any.
+    :ivar closes: empty, as long as nothing is known of any.
     """
 
     def __init__(self) -> None:
-        self._closes: dict[Hashable, _Close] = {}
-
-    def __len__(self) -> int:
-        return len(self._closes)
+        self.closes: dict[Hashable, _Close] = {}
 
     def closed(self, backend: Hashable, age: float, now: float) -> None:
         """*backend* closed a connection that had been unused for *age* seconds."""
-        last = self._closes.get(backend)
+        last = self.closes.get(backend)
         if last is not None and now - last.at < _AT_ONCE_SECONDS:
             last.at = now
             if abs(age - last.age) > _margin(max(age, last.age)):
@@ -58,18 +55,18 @@ class IdleAges:
             return
         if last is not None and last.believed and now - last.at < _REMEMBERED_SECONDS:
             age = min(age, last.age)
-        self._closes[backend] = _Close(age, now, True)
+        self.closes[backend] = _Close(age, now, True)
 
     def limit(self, backend: Hashable, most: float, now: float) -> float:
         """For how many seconds a connection to *backend* may be unused; *most* if nothing is known."""
-        last = self._closes.get(backend)
+        last = self.closes.get(backend)
         if last is None or not last.believed:
             return most
         if now - last.at >= _REMEMBERED_SECONDS:
-            del self._closes[backend]
+            del self.closes[backend]
             return most
         return min(most, last.age - _margin(last.age))
 
     def forget(self, backend: Hashable) -> None:
         """There may be another program behind it, or none."""
-        self._closes.pop(backend, None)
+        self.closes.pop(backend, None)

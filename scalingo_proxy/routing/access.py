@@ -23,18 +23,19 @@ class AccessRules:
     :param deny: networks as CIDR text; thousands cost one bisection.
     :param allow: when not empty, only these are let in.
     :raises ValueError: naming the first entry that is no network.
+    :ivar has_lists: whether there is anything that could keep an address out.
     """
 
-    __slots__ = ("_allow", "_deny", "_has_lists")
+    __slots__ = ("_allow", "_deny", "has_lists")
 
     def __init__(self, deny: Iterable[str] = (), allow: Iterable[str] = ()) -> None:
         self._deny = Networks(deny)
         self._allow = Networks(allow)
         # Asked for every request, also where there are no lists.
-        self._has_lists = bool(self._deny) or bool(self._allow)
+        self.has_lists = bool(self._deny) or bool(self._allow)
 
     def __bool__(self) -> bool:
-        return self._has_lists
+        return self.has_lists
 
     def refusal(self, address: str) -> str:
         """The list that keeps *address* out: ``"deny"``, ``"allow"``, or ``""`` when it may come in."""

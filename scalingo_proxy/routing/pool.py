@@ -87,6 +87,18 @@ class Pool(JudgedMembers):
 
     # -- what an exchange asks for -------------------------------------------
 
+    def lease_at_once(self, tried: tuple[Member, ...] = ()) -> Lease | None:
+        """A place at a member that is not among *tried*, while everybody is well and somebody has room.
+
+        :return: ``None`` when that is not so; then :meth:`lease` is next.
+        """
+        if self._is_open:
+            member: Member | None = self._choose(tried)
+            if member is not None:
+                member.in_flight += 1
+                return Lease(self, member)
+        return None
+
     def lease(
         self, tried: tuple[Member, ...] = (), now: float = 0.0, idempotent: bool = False
     ) -> Lease | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from scalingo_proxy.model import RouteQuery
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, join_lines
@@ -64,9 +65,21 @@ class ClientIdentity:
         None without TLS.
     :ivar ends: the client's address and the one it connected to, in whatever
         form the transport tells them.
+    :ivar query: what the resolver was asked last for this connection.
     """
 
-    __slots__ = ("_is_trusted", "_lines", "covers", "ends", "peer", "port", "scheme", "tls", "trusted")
+    __slots__ = (
+        "_is_trusted",
+        "_lines",
+        "covers",
+        "ends",
+        "peer",
+        "port",
+        "query",
+        "scheme",
+        "tls",
+        "trusted",
+    )
 
     def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
         self.peer = peer
@@ -77,6 +90,7 @@ class ClientIdentity:
         self.tls = "-"
         self.covers: Callable[[str], bool] | None = None
         self.ends: tuple[Any, Any] = (None, None)
+        self.query: RouteQuery | None = None
         # An untrusted peer's four lines are the same for every request.
         self._lines = self._write(peer, peer, scheme.encode(), b"%d" % port)
 

@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 from scalingo_proxy.model import App, Limits, Route, Timeouts
-from scalingo_proxy.protocols import backend_search, exchange, exchange_ending, http_frontend
+from scalingo_proxy.protocols import app_search, exchange, exchange_ending, http_frontend
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -244,7 +244,7 @@ class BehindCallbacksTests(FaultTestCase):
         world = self.world(resolver=Late())
         client = world.client().send(get())
         world.settle()
-        self.once(backend_search.BackendSearch, "_routed")
+        self.once(app_search.AppSearch, "_routed")
         answer.callback(Route(App("hello", ["hello.test"]), "hello.test"))
         world.settle()
         self.assertEqual(code_of(client), "internal-error")

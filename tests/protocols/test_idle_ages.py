@@ -11,7 +11,7 @@ class IdleAgesTests(SynchronousTestCase):
     def test_nothing_known(self) -> None:
         """Whoever has closed nothing is kept as long as everybody."""
         ages = IdleAges()
-        self.assertFalse(ages)
+        self.assertFalse(ages.closes)
         self.assertEqual(50.0, ages.limit("a", 50.0, 0.0))
 
     def test_learned(self) -> None:
@@ -43,7 +43,7 @@ class IdleAgesTests(SynchronousTestCase):
         """A connection closed within a second says nothing."""
         ages = IdleAges()
         ages.closed("a", 0.4, 100.0)
-        self.assertFalse(ages)
+        self.assertFalse(ages.closes)
 
     def test_forgotten(self) -> None:
         """After ten minutes, or when told so, nothing is known any more."""
@@ -51,7 +51,7 @@ class IdleAgesTests(SynchronousTestCase):
         ages.closed("a", 5.0, 100.0)
         self.assertEqual(4.5, ages.limit("a", 50.0, 699.0))
         self.assertEqual(50.0, ages.limit("a", 50.0, 701.0))
-        self.assertFalse(ages)
+        self.assertFalse(ages.closes)
         ages.closed("a", 5.0, 800.0)
         ages.forget("a")
-        self.assertFalse(ages)
+        self.assertFalse(ages.closes)

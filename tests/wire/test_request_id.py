@@ -23,6 +23,13 @@ class RequestIdsTests(SynchronousTestCase):
             self.assertEqual((str(parsed), parsed.version, parsed.variant), (text, 4, uuid.RFC_4122))
             self.assertEqual(acceptable_request_id([text.encode()]), text.encode())
 
+    def test_octets(self) -> None:
+        """All that was drawn is in them, but for the six bits that say what they are."""
+        drawn = random.Random(3).randbytes(4096)
+        make = RequestIds(lambda count: drawn[:count])
+        expected = [str(uuid.UUID(bytes=drawn[at : at + 16], version=4)) for at in range(0, 4096, 16)]
+        self.assertEqual(sorted(make() for _ in range(256)), sorted(expected))
+
     def test_no_repetition(self) -> None:
         """Across batches none comes twice."""
         make = RequestIds()
