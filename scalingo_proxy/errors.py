@@ -157,7 +157,7 @@ class Misdirected(ProxyError):
 
 
 class RateLimited(ProxyError):
-    """The client asked more often than the app admits."""
+    """The client asked more often, or has more connections or streams, than one is admitted."""
 
     code = "rate-limited"
     status = 429
@@ -243,7 +243,7 @@ class NoBackend(ProxyError):
 
 
 class QueueFull(ProxyError):
-    """Every backend is busy and the app's queue is full."""
+    """Every backend is busy and the app's queue is full, or there is no place for a further client."""
 
     code = "queue-full"
     status = 503

@@ -10,14 +10,14 @@ of an address that has more than its share.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Protocol
 
 from twisted.logger import Logger
 
-from scalingo_proxy.errors import IdleTimeout
+from scalingo_proxy.errors import IdleTimeout, ProxyError, QueueFull, RateLimited
 from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.routing.rate_limits import rate_key
@@ -27,6 +27,7 @@ __all__ = [
     "CRAWL_SECONDS",
     "CRAWL_UP",
     "HANDSHAKE_SECONDS",
+    "NO_ROOM",
     "Client",
     "ClientConnections",
     "is_loopback",
@@ -67,6 +68,12 @@ _LOOK_AGAIN_SECONDS = 0.02
 
 #: How often the log tells of it.
 _TELL_AGAIN_SECONDS = 60.0
+
+#: What a connection that may not come in is told of with, by the limit that it met.
+NO_ROOM: Mapping[str, ProxyError] = {
+    "total": QueueFull("every place for a client connection is taken"),
+    "address": RateLimited("this address has as many connections as one may have"),
+}
 
 
 class Client(Protocol):

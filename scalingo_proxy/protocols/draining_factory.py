@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from scalingo_proxy.protocols.client_connections import is_loopback
+from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.client_connections import NO_ROOM, is_loopback
 from scalingo_proxy.protocols.downstream import Frontend, Phase, UnderWay
 from scalingo_proxy.protocols.drains import oldest_first
 from scalingo_proxy.protocols.environment import Environment
@@ -44,6 +45,8 @@ class DrainingFactory(Factory):
     """
 
     noisy = False
+    #: What clients speak here, as far as that is known before they have said a word.
+    protocol_name = "-"
 
     def __init__(self, env: Environment, listener: str) -> None:
         self.env = env
@@ -64,10 +67,16 @@ class DrainingFactory(Factory):
     def has_room(self, addr: IAddress | None) -> bool:
         """Whether another client may come in; one that may not is told to the observer."""
         env = self.env
-        if not env.clients.refusal(self.counted_address(addr), env.limits, env.seconds()):
+        now = env.seconds()
+        limit = env.clients.refusal(self.counted_address(addr), env.limits, now)
+        if not limit:
             return True
         env.connection_opened(self.listener, "refused")
         env.connection_closed(self.listener, "refused")
+        host = getattr(addr, "host", None)
+        record = Record(now, env.wall_clock(), plain_address(host) if host else "unix:", self.listener)
+        record.protocol = self.protocol_name
+        env.refused(record, NO_ROOM[limit])
         return False
 
     def counted_address(self, addr: Any) -> str:

@@ -169,6 +169,14 @@ class Environment:
 
     # -- the observer, and who uses this ---------------------------------------
 
+    def refused(self, record: Record, error: ProxyError) -> None:
+        """Tell the observer of what never became an exchange, and why."""
+        record.status, record.code, record.cause = error.status, error.code, error.detail
+        if record.request_id == "-":
+            record.request_id = self.request_ids()
+        record.finished_at = self.seconds()
+        self.finished(record)
+
     def finished(self, record: Record) -> None:
         """Tell the observer of *record*; one that fails takes nothing with it."""
         try:

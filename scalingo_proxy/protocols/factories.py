@@ -120,6 +120,8 @@ class HTTPProxyFactory(DrainingFactory):
     :param options: see :func:`make_environment`.
     """
 
+    protocol_name = "http/1.1"
+
     def __init__(
         self,
         resolver: Any = None,

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from scalingo_proxy.errors import BadRequest, ProxyError, RequestTimeout
+from scalingo_proxy.errors import BadRequest, ClientClosed, DrainTimeout, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import CRAWL_SECONDS
 from scalingo_proxy.protocols.downstream import UnderWay
@@ -66,6 +66,7 @@ class HTTP2Ending(HTTP2Sender):
         raise NotImplementedError
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._tell_unread(ClientClosed("the client closed before what it sent was complete"))
         self._closed = self._lost = True
         self._forget_work()
         if self._is_put_off:
@@ -93,11 +94,7 @@ class HTTP2Ending(HTTP2Sender):
 
     def refused(self, error: ProxyError, record: Record) -> None:
         """Tell of what never became an exchange."""
-        record.status, record.code, record.cause = error.status, error.code, error.detail
-        if record.request_id == "-":
-            record.request_id = self.env.request_ids()
-        record.finished_at = self.env.seconds()
-        self.env.finished(record)
+        self.env.refused(record, error)
 
     def under_way(self) -> list[UnderWay]:
         """The exchanges of its streams."""
@@ -143,6 +140,7 @@ class HTTP2Ending(HTTP2Sender):
                 self.transport.abortConnection()
             return
         if self._leaves_at:
+            self._tell_unread(DrainTimeout())
             self._leave()
             return
         if self._waits_for_rest:
@@ -183,6 +181,7 @@ class HTTP2Ending(HTTP2Sender):
         for stream in list(self._streams.values()):
             self._hand(stream, stream.give_up)
         if not (self._closed or self._leaving):
+            self._tell_unread(RequestTimeout("the request head was not there when room was needed"))
             self._leave()
         self._end_what_is_left()
 
@@ -221,6 +220,7 @@ class HTTP2Ending(HTTP2Sender):
             return
         for stream in list(self._streams.values()):
             self._hand(stream, stream.cut)
+        self._tell_unread(DrainTimeout())
         self._work()  # what they still say goes out before the end
         self._end_what_is_left()
 
@@ -265,6 +265,11 @@ class HTTP2Ending(HTTP2Sender):
 
     def _tell(self, error: ProxyError) -> None:
         self.refused(error, self.new_record())
+
+    def _tell_unread(self, error: ProxyError) -> None:
+        """The connection ends: tell of bytes that will not become a request, if nothing else is told."""
+        if not (self._closed or self._streams or self.connection.frames.is_between_frames):
+            self._tell(error)
 
     def _lose_streams(self) -> None:
         for stream in list(self._streams.values()):

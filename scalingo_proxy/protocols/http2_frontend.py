@@ -15,12 +15,13 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from scalingo_proxy.errors import BadRequest
+from scalingo_proxy.errors import BadRequest, DrainTimeout, ProxyError, RateLimited
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.http2_ending import LINGER_BYTES, HTTP2Ending
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.protocols.turns import SECONDS_AT_ONCE
+from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
 from scalingo_proxy.wire.http1_head import RequestHead
 from scalingo_proxy.wire.http2_connection import MAX_STREAMS
@@ -35,6 +36,7 @@ from scalingo_proxy.wire.http2_events import (
     WindowUpdated,
 )
 from scalingo_proxy.wire.http2_frames import ErrorCode, HTTP2Error
+from scalingo_proxy.wire.http2_head import http2_request_head
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
@@ -164,6 +166,7 @@ class HTTP2Frontend(HTTP2Ending):
         state = event.stream
         if self._leaving or len(self._streams) >= MAX_STREAMS:
             self.connection.reset_stream(state, ErrorCode.REFUSED_STREAM)
+            self._tell_refused(event)
             return
         if not self._streams and not self._leaves_at:
             self.env.deadlines.clear(self)
@@ -172,6 +175,20 @@ class HTTP2Frontend(HTTP2Ending):
             self.env.clients.first_asked(self)
         self._streams[state.id] = stream = HTTP2Stream(self, state)
         self._hand(stream, stream.begin, event)
+
+    def _tell_refused(self, event: RequestReceived) -> None:
+        """Tell of a stream that is refused as it comes; its header list is read for that alone."""
+        env, record = self.env, self.new_record()
+        try:
+            self.describe(
+                record, http2_request_head(event.fields, event.ended, env.limits, self.websocket_key)
+            )
+        except (ProxyError, FramingError):
+            pass  # it would not have been served either
+        if self._leaving:
+            self.refused(DrainTimeout("the connection is being closed"), record)
+        else:
+            self.refused(RateLimited(f"the client has {MAX_STREAMS} streams open on this connection"), record)
 
     def _data_received(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
+from scalingo_proxy.errors import DrainTimeout, ProxyError, RequestTimeout
+from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import CRAWL_DOWN, CRAWL_SECONDS, CRAWL_UP
 from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress, has_unread
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
@@ -65,6 +68,33 @@ class HTTPEnding(HTTPResponder):
         self._is_cut = False
         self._leaves_when_quiet = False
         self._lost = False
+        self._identity: ClientIdentity | None = None
+
+    # -- what is told of it ---------------------------------------------------
+
+    def _new_record(self) -> Record:
+        """The record of a request that begins now."""
+        assert self._identity is not None
+        env = self._env
+        return Record(env.seconds(), env.wall_clock(), self._identity.peer, self._factory.listener)
+
+    def _unread_record(self) -> Record:
+        """The record of what never became a request; it began with the first byte of its head."""
+        record = self._new_record()
+        assert self._identity is not None
+        record.protocol, record.tls = "http/1.1", self._identity.tls
+        if self._doing is Doing.HEAD and self._ahead:
+            now, wait = record.started_at, self._env.timeouts.request_head
+            waited = wait - (self.deadline - now) if self.deadline <= now + wait else wait  # it is just over
+            record.started_at -= waited
+            record.wall_time -= waited
+        return record
+
+    def _tell_unread(self, error: ProxyError) -> None:
+        """The connection ends: tell of bytes that wait and will not become a request, if there are any."""
+        if self._ahead and (self._doing is Doing.HEAD or self._doing is Doing.WAITING):
+            self._env.refused(self._unread_record(), error)
+            self._ahead.clear()
 
     def _close(self) -> None:
         """Close once what is written has gone out, if the client takes it at all."""
@@ -156,6 +186,7 @@ class HTTPEnding(HTTPResponder):
         elif self._exchange is not None:
             self._exchange.deadline_reached()  # it is told what it would have been told later
         else:
+            self._tell_unread(RequestTimeout("the request head was not there when room was needed"))
             self.transport.abortConnection()
 
     # -- the proxy stops -----------------------------------------------------
@@ -183,6 +214,8 @@ class HTTPEnding(HTTPResponder):
         is_told = exchange is not None and not exchange.response_begun
         if exchange is not None:
             exchange.cut()
+        else:
+            self._tell_unread(DrainTimeout())
         if self._lost:
             return  # only the backend's end of a tunnel was left
         if is_told:

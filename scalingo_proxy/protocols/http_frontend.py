@@ -18,11 +18,11 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import (
     BadRequest,
+    ClientClosed,
     InternalError,
     ProxyError,
     RequestTimeout,
 )
-from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_ending import Doing
 from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES, HTTPUploads
@@ -32,7 +32,6 @@ from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_exchange import Event, Side
 from scalingo_proxy.wire.http1_forwarding import (
-    ClientIdentity,
     acceptable_request_id,
     informational_head,
 )
@@ -50,6 +49,8 @@ _log = Logger()
 
 #: Pipelined requests that are answered with errors of ours before others have their turn.
 _REQUESTS_AT_ONCE = 20
+
+_CLOSED_EARLY = ClientClosed("the client closed before its request head was complete")
 
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
 _WAITING, _HEAD, _EXCHANGE = Doing.WAITING, Doing.HEAD, Doing.EXCHANGE
@@ -69,7 +70,6 @@ class HTTPFrontend(HTTPUploads):
         super().__init__(factory)
         self._secured = secured
         self._kind = "http"
-        self._identity: ClientIdentity | None = None
         self._relay_end: RelayEnd | None = None
         self._searched = 0
         self._skipped_line = False
@@ -123,6 +123,7 @@ class HTTPFrontend(HTTPUploads):
             self._give_up()
             self.transport.abortConnection()
         else:
+            self._tell_unread(_CLOSED_EARLY)
             self._close()
 
     @property
@@ -148,6 +149,7 @@ class HTTPFrontend(HTTPUploads):
             if self._relay_end is not None:
                 self._relay_end.connection_lost()
             else:
+                self._tell_unread(_CLOSED_EARLY)
                 self._give_up()
         finally:
             if self._exchange is None:
@@ -367,25 +369,15 @@ class HTTPFrontend(HTTPUploads):
         except Exception:
             exchange.broke()  # one request's bug ends that request and no other
 
-    def _new_record(self) -> Record:
-        assert self._identity is not None
-        env = self._env
-        return Record(env.seconds(), env.wall_clock(), self._identity.peer, self._factory.listener)
-
     def _refuse(self, error: ProxyError) -> None:
         """Answer what could not be read as a request, and read no more."""
-        assert self._identity is not None
-        record = self._new_record()
-        record.tls = self._identity.tls
-        record.status, record.code, record.cause = error.status, error.code, error.detail
+        record = self._unread_record()
         record.request_id = self._env.request_ids()
-        record.protocol = "http/1.1"
-        record.finished_at = record.started_at
         self._cycle.keep_alive = False
         answer = ErrorAnswer(error, record.request_id, as_json=False)
         record.bytes_out = len(answer.body)
         self.transport.write(answer.http1(1, keep_alive=False, with_body=True))
-        self._env.finished(record)
+        self._env.refused(record, error)
         if not self._lost:
             self._linger()
 

@@ -20,8 +20,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, directlyProvides, providedBy
 
-from scalingo_proxy.errors import BadRequest, Denied, ProxyError, RequestTimeout
+from scalingo_proxy.errors import BadRequest, Denied, DrainTimeout, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
+from scalingo_proxy.protocols.client_connections import NO_ROOM
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
@@ -93,9 +94,11 @@ class ProxyHeaderFactory(Factory):
         if self._networks and getattr(addr, "host", "") not in self._networks:
             self.refuse(addr, Denied(), env.seconds())
             return None  # Twisted closes the connection
-        if env.clients.refusal("", env.limits, env.seconds()):
-            env.observer.connection_opened(self.listener, "refused")
-            env.observer.connection_closed(self.listener, "refused")
+        limit = env.clients.refusal("", env.limits, env.seconds())
+        if limit:
+            env.connection_opened(self.listener, "refused")
+            env.connection_closed(self.listener, "refused")
+            self.refuse(addr, NO_ROOM[limit], env.seconds())
             return None
         return _ProxyHeaderProtocol(self)
 
@@ -125,10 +128,7 @@ class ProxyHeaderFactory(Factory):
         client = plain_address(host) if host else "unix:"
         record = Record(started_at, env.wall_clock() - (now - started_at), client, self.listener)
         record.protocol = "proxy"
-        record.request_id = env.request_ids()
-        record.status, record.code, record.cause = error.status, error.code, error.detail
-        record.finished_at = now
-        env.finished(record)
+        env.refused(record, error)
 
     # -- stopping ------------------------------------------------------------
 
@@ -216,10 +216,7 @@ class _ProxyHeaderProtocol(Protocol, Timed):
             self._inner.writeConnectionLost()
 
     def deadline_reached(self) -> None:
-        if self._reader is not None and self._reader.has_begun:
-            self._refuse(RequestTimeout("the PROXY header did not arrive in time"))
-        else:
-            self.abort()
+        self._end(RequestTimeout("the PROXY header did not arrive in time"))
 
     # -- ends ----------------------------------------------------------------
 
@@ -237,7 +234,7 @@ class _ProxyHeaderProtocol(Protocol, Timed):
 
     def give_up(self) -> None:
         """Close, to make room for others."""
-        self.abort()
+        self._end(RequestTimeout("the PROXY header was not there when room was needed"))
 
     def hurry(self) -> None:
         """The proxy stops: a header that is on its way may still come."""
@@ -245,12 +242,18 @@ class _ProxyHeaderProtocol(Protocol, Timed):
         if until > self._env.seconds():
             self._env.deadlines.set(self, until)
         else:
-            self.abort()
+            self._end(DrainTimeout())
 
     def abort(self) -> None:
         """Close without a word, and without a record."""
         self._leave()
         self.transport.abortConnection()
+
+    def _end(self, error: ProxyError) -> None:
+        """Close; whoever has begun its header has its record."""
+        if self._reader is not None and self._reader.has_begun:
+            self._record(error)
+        self.abort()
 
     def _refuse(self, error: ProxyError) -> None:
         self._record(error)

@@ -33,6 +33,8 @@ class TLSProxyFactory(DrainingFactory):
     :param default_app: the app of clients that give no name, or ``""``.
     """
 
+    protocol_name = "tls"
+
     def __init__(
         self, http: HTTPProxyFactory, contexts: Contexts | None = None, *, default_app: str = ""
     ) -> None:

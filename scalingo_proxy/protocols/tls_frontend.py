@@ -94,6 +94,7 @@ class TLSFrontend(Protocol, Timed):
         self._began_at = 0.0
         #: Whether the client has said all it will say.
         self._has_ended = False
+        self._is_cut = False
 
     # -- called by Twisted ---------------------------------------------------
 
@@ -318,7 +319,7 @@ class TLSFrontend(Protocol, Timed):
             return self._factory.build_http(negotiated, certificate.covers)
 
         def failed(error: ProxyError) -> None:
-            self._account(error)
+            self._account(DrainTimeout() if self._is_cut else error)
             self.closed()
 
         until = self.record.started_at + env.timeouts.request_head
@@ -350,14 +351,11 @@ class TLSFrontend(Protocol, Timed):
         if self._resolving is not None:
             resolving, self._resolving = self._resolving, None
             resolving.cancel()
-        self._account(error)
+        if self._reader.received:  # connected and said nothing: there is nothing to tell
+            self._account(error)
 
     def _account(self, error: ProxyError) -> None:
-        record = self.record
-        record.code, record.status, record.cause = error.code, error.status, error.detail
-        record.request_id = self._env.request_ids()
-        record.finished_at = self._env.seconds()
-        self._env.finished(record)
+        self._env.refused(self.record, error)
 
     def _close(self) -> None:
         """Close; a client that still sends must not lose the alert to a reset."""
@@ -374,12 +372,8 @@ class TLSFrontend(Protocol, Timed):
     def deadline_reached(self) -> None:
         """The hello, or the app, took too long."""
         if self._doing is _Doing.HELLO:
-            if not self._reader.received:
-                self._doing = _Doing.CLOSED  # connected and said nothing: there is nothing to tell
-                self.transport.abortConnection()
-            else:
-                self._end(RequestTimeout("the hello did not arrive in time"))
-                self.transport.abortConnection()
+            self._end(RequestTimeout("the hello did not arrive in time"))
+            self.transport.abortConnection()
         elif self._doing is _Doing.RESOLVING:
             self.refuse(ResolverUnavailable(), Alert.INTERNAL_ERROR)
         elif self._doing is _Doing.WAITING:
@@ -405,7 +399,7 @@ class TLSFrontend(Protocol, Timed):
         if self._owner is not None:
             self._owner.deadline_reached()  # its handshake has taken too long
             return
-        self._doing = _Doing.CLOSED
+        self._end(RequestTimeout("the hello was not there when room was needed"))
         self.transport.abortConnection()
 
     def drain(self) -> None:
@@ -416,7 +410,7 @@ class TLSFrontend(Protocol, Timed):
             if until > env.seconds():
                 env.deadlines.set(self, until)
             else:
-                self._doing = _Doing.CLOSED
+                self._end(DrainTimeout())
                 self.transport.loseConnection()
 
     def under_way(self) -> tuple[UnderWay, ...]:
@@ -426,6 +420,7 @@ class TLSFrontend(Protocol, Timed):
 
     def cut(self) -> None:
         """The proxy stops and waits no longer."""
+        self._is_cut = True
         owner = self._owner
         if owner is not None and hasattr(owner, "cut"):
             owner.cut()

@@ -167,7 +167,9 @@ class CombinedFormat:
         if not self._query:
             path, referer = _without_query(path), _without_query(referer)
         known = record.method != "-"
-        request = f"{record.method} {path} {record.protocol.upper()}" if known else "-"
+        # As Apache and nginx call it, and as their readers expect it.
+        protocol = "HTTP/2.0" if record.protocol == "h2" else record.protocol.upper()
+        request = f"{record.method} {path} {protocol}" if known else "-"
         return (
             f"{_not_bare.sub(_escape, record.client) or '-'} - - [{self._stamp}] {_in_quotes(request)}"
             f" {record.status or '-'} {record.bytes_out or '-'}"

@@ -7,11 +7,20 @@ import os
 import re
 import signal
 import socket
+import ssl
+import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 from unittest import SkipTest
 
+from hpack import Encoder
+from hyperframe.frame import HeadersFrame, SettingsFrame
+
+from scalingo_proxy.wire.http2_frames import PREFACE
 from tests.integration.programs import IntegrationTestCase, ProxyProcess, wait_for
+from tests.integration.servers import SocketServer
+from tests.integration.test_tls_termination import CertificatesCase
 
 
 class RequestLogTests(IntegrationTestCase):
@@ -110,3 +119,128 @@ class RequestLogTests(IntegrationTestCase):
             line = self.lines(path, number)[-1]
             self.assertIn(f" code={code} ", line)
             self.assertIn(" from=127.0.0.1 ", line)
+
+
+class CutShortTests(CertificatesCase):
+    """What ended before it was a request, and what was refused for want of room, in every format."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.released = threading.Event()
+        self.addCleanup(self.released.set)
+
+    def test_formats(self) -> None:
+        """Each has its line, whoever ended it; a connection that was opened and closed has none."""
+        for how in ("logfmt", "json", "combined"):
+            path = os.path.join(self.directory(), "requests.log")
+            silent = SocketServer(self.wait_until_released)
+            self.addCleanup(silent.close)
+            proxy = self.start(
+                f'[log]\ndestination = "{path}"\nrequests = "{how}"\n[limits]\nclient_connections = 1\n'
+                "in_flight_per_backend = 500\n",
+                f'[[app]]\nname = "hello"\ndomains = ["hello.test"]\nbackends = ["{silent.address}"]\n',
+            )
+            self.tell("hello", "hello.test")
+            lines = _Lines(self, path, _READERS[how])
+            self.half_a_head(proxy, lines)
+            self.half_a_handshake(lines)
+            self.too_many(proxy, lines)
+            proxy.end()
+
+    def wait_until_released(self, connection: socket.socket) -> None:
+        self.released.wait(60)
+
+    def half_a_head(self, proxy: ProxyProcess, lines: _Lines) -> None:
+        for has_reset in (False, True):
+            with proxy.connect() as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: hel")
+                wait_for(lambda: self.open_connections(proxy, "http"), "the connection")
+                if has_reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            lines.expect(499, "client-closed", "http/1.1")
+        with proxy.connect():
+            wait_for(lambda: self.open_connections(proxy, "http"), "the silent connection")
+        wait_for(lambda: not self.open_connections(proxy, "http"), "its end")
+
+    def half_a_handshake(self, lines: _Lines) -> None:
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(b"\x16\x03\x01\x02\x00\x01")
+        lines.expect(499, "client-closed", "tls")
+        with socket.create_connection(("127.0.0.1", self.port)) as raw:
+            distrustful = ssl.create_default_context()
+            self.assertRaises(ssl.SSLError, distrustful.wrap_socket, raw, server_hostname="hello.test")
+        lines.expect(400, "bad-request", "tls")
+
+    def too_many(self, proxy: ProxyProcess, lines: _Lines) -> None:
+        client = self.connect("hello.test", self.context(None, "h2"))
+        frames = [PREFACE, SettingsFrame(0).serialize()]
+        for number in range(102):
+            listed = [(":method", "GET"), (":scheme", "https"), (":authority", "hello.test"), (":path", "/")]
+            frame = HeadersFrame(1 + 2 * number, Encoder().encode(listed))
+            frame.flags = {"END_HEADERS", "END_STREAM"}
+            frames.append(frame.serialize())
+        client.sendall(b"".join(frames))
+        for _ in range(2):
+            lines.expect(429, "rate-limited", "h2")
+        with proxy.connect() as turned_away:
+            self.assertIn(_read_end(turned_away), (b"", None))
+        lines.expect(503, "queue-full", "http/1.1")
+        client.close()
+        for _ in range(100):
+            lines.expect(499, "client-closed", "h2")
+
+    @staticmethod
+    def open_connections(proxy: ProxyProcess, listener: str) -> bool:
+        page = proxy.admin("GET", "/metrics")[1]
+        return f'open_connections{{listener="{listener}",kind="{listener}"}} 1\n' in page
+
+
+class _Lines:
+    """Reads a request log line by line."""
+
+    def __init__(self, case: CutShortTests, path: str, read: Callable[[str], tuple[int, str, str]]) -> None:
+        self._case = case
+        self._path = path
+        self._read = read
+        self._count = 0
+
+    def expect(self, status: int, code: str, protocol: str) -> None:
+        """The next line tells of that; formats that lack a word leave it out."""
+
+        def line() -> str:
+            if not os.path.exists(self._path):
+                return ""
+            with open(self._path) as file:
+                lines = file.read().splitlines()
+            return lines[self._count] if len(lines) > self._count else ""
+
+        told = self._read(wait_for(line, f"line {self._count + 1} of the log: {code}"))
+        self._count += 1
+        self._case.assertEqual(told, (status, code if told[1] else "", protocol if told[2] else ""))
+
+
+def _read_end(connection: socket.socket) -> bytes | None:
+    try:
+        return connection.recv(1)
+    except ConnectionResetError:
+        return None
+
+
+def _logfmt(line: str) -> tuple[int, str, str]:
+    found = re.search(r" status=(\d+) code=(\S+) .* protocol=(\S+) ", line)
+    assert found is not None, line
+    return int(found[1]), found[2], found[3]
+
+
+def _json(line: str) -> tuple[int, str, str]:
+    told = json.loads(line)
+    return told["status"], told["code"], told["protocol"]
+
+
+def _combined(line: str) -> tuple[int, str, str]:
+    found = re.fullmatch(r'127\.0\.0\.1 - - \[[^\]]+\] "(?:-|GET / HTTP/2\.0)" (\d+) [-\d]+ "-" "-"', line)
+    assert found is not None, line
+    return int(found[1]), "", ""
+
+
+_READERS = {"logfmt": _logfmt, "json": _json, "combined": _combined}

@@ -173,7 +173,7 @@ class HoardTests(WorldTestCase):
         self.assertEqual(world.request(get(), "192.0.2.3").status, 200)
         self.assertEqual([client.is_over for client in (*hoard, other)], [False, *[True] * 4, False])
         codes = [record.code for record in world.records]
-        self.assertEqual(codes, ["idle-timeout"] * 4 + ["-"])
+        self.assertEqual(codes, ["queue-full"] + ["idle-timeout"] * 4 + ["-"])
 
     def test_answers_not_taken_make_room(self) -> None:
         """Who closes and does not read what is left has five seconds, then others come first."""
@@ -322,4 +322,4 @@ class HandshakeHoardTests(WorldTestCase):
         world.settle()
         self.assertFalse(good.is_over)
         self.assertTrue(all(client.is_over for client in hoard))
-        self.assertEqual({record.code for record in world.records}, {"request-timeout"})
+        self.assertEqual(world.observer.codes, ["queue-full"] + ["request-timeout"] * 5)

@@ -177,7 +177,7 @@ class LeavingTests(WorldTestCase):
             self.assertEqual(world.observer.codes, ["-"])
 
     def test_part_of_a_head(self) -> None:
-        """A client that leaves in the middle of a head is not answered."""
+        """A client that leaves in the middle of a head is not answered, and is told of."""
         for leave in LEAVES:
             world = self.world(cut=True)
             client = world.client().send(get()[:-5])
@@ -186,7 +186,7 @@ class LeavingTests(WorldTestCase):
             world.settle()
             self.assertTrue(client.is_over)
             self.assertEqual(client.received, b"")
-            self.assertEqual(world.records, [])
+            self.assertEqual(world.observer.codes, ["client-closed"])
 
     @each_world(buffer_bytes=4096)
     def test_slow_reader_leaves(self, world: World) -> None:

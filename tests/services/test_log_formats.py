@@ -175,6 +175,10 @@ class CombinedTests(SynchronousTestCase):
             ' "http://x.example/" "curl/8"',
         )
 
+    def test_http2(self) -> None:
+        """HTTP/2 has the name that readers of this format know."""
+        self.assertIn('"GET /a/b HTTP/2.0"', formatter("combined")(a_record(protocol="h2")))
+
     def test_nothing_known(self) -> None:
         """A connection that sent no request has dashes."""
         self.assertEqual(
