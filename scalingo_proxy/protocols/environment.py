@@ -26,7 +26,8 @@ from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.descriptors import Descriptors, RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
-from scalingo_proxy.wire.http1_head import forget_unused_heads
+from scalingo_proxy.wire.http1_head import forget_unused_requests
+from scalingo_proxy.wire.http1_response import forget_unused_responses
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class Environment:
         #: The backends that left their apps, and when that is over.
         self.drains = Drains(reactor, self.under_way, self.pace)
         #: Limits for how long heads are known that nobody sends again.
-        self._forgetting = Forgetting(deadlines, self.seconds, forget_unused_heads)
+        self._forgetting = Forgetting(
+            deadlines, self.seconds, [forget_unused_requests, forget_unused_responses]
+        )
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}
 

@@ -295,7 +295,7 @@ class Exchange(ExchangeEnding):
         if record.first_byte_at is None:
             record.first_byte_at = self._env.seconds()
         if self._hsts and not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
-            head.fields.append((b"Strict-Transport-Security", HSTS))
+            head.fields = (*head.fields, (b"Strict-Transport-Security", HSTS))
         self.response_begun = True
         self.phase = _RESPONDING
 

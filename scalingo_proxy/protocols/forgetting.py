@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scalingo_proxy.protocols.deadlines import Deadlines, Timed
 
@@ -16,13 +16,15 @@ class Forgetting(Timed):
     """Says now and then that time has passed, to something that knows no clock.
 
     :param seconds: the monotonic clock.
-    :param turn: is called every :data:`FORGET_SECONDS`.
+    :param turns: all are called every :data:`FORGET_SECONDS`.
     """
 
-    def __init__(self, deadlines: Deadlines, seconds: Callable[[], float], turn: Callable[[], None]) -> None:
+    def __init__(
+        self, deadlines: Deadlines, seconds: Callable[[], float], turns: Sequence[Callable[[], None]]
+    ) -> None:
         self._deadlines = deadlines
         self._seconds = seconds
-        self._turn = turn
+        self._turns = turns
 
     def begin(self) -> None:
         """Somebody is served from now on."""
@@ -33,6 +35,10 @@ class Forgetting(Timed):
         self._deadlines.forget(self)
         self._turn()
         self._turn()
+
+    def _turn(self) -> None:
+        for turn in self._turns:
+            turn()
 
     def deadline_reached(self) -> None:
         self._turn()

@@ -150,7 +150,7 @@ class HTTP2Responder(Timed):
         """Cut the response that has begun, so that it cannot be taken for complete."""
         self.reset(ErrorCode.INTERNAL_ERROR)
 
-    def _send_head(self, status: int, fields: Fields) -> None:
+    def _send_head(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         if not self._closed:
             self.out.heads.append(http2_response_fields(status, fields))
 

@@ -27,13 +27,8 @@ from scalingo_proxy.wire.http1_body import (
     encode_last_chunk,
 )
 from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
-from scalingo_proxy.wire.http1_head import (
-    MAX_RESPONSE_HEAD_BYTES,
-    RequestHead,
-    ResponseHead,
-    head_end,
-    parse_response_head,
-)
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end
+from scalingo_proxy.wire.http1_response import MAX_RESPONSE_HEAD_BYTES, parse_response_head
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.backend_connections import BackendConnections

@@ -16,7 +16,8 @@ from scalingo_proxy.errors import BadResponse
 from scalingo_proxy.protocols.probe_attempt import ProbeAttempt
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import BodyReader
-from scalingo_proxy.wire.http1_head import ResponseHead, head_end, parse_response_head
+from scalingo_proxy.wire.http1_head import ResponseHead, head_end
+from scalingo_proxy.wire.http1_response import parse_response_head
 from scalingo_proxy.wire.status_ranges import StatusRanges
 
 __all__ = ["ConnectProbe", "GetProbe"]

@@ -192,11 +192,6 @@ def request_head_for_backend(
     return b"".join(parts)
 
 
-def _lines(first: bytes, fields: Fields) -> bytes:
-    # Joined, not formatted: 0.4 µs a field against 0.9.
-    return b"\r\n".join([first, *[b": ".join(field) for field in fields], b""])
-
-
 def _accepts_trailers(values: Sequence[bytes]) -> bool:
     return any(part.strip(b" \t").lower() == b"trailers" for part in b",".join(values).split(b","))
 
@@ -213,7 +208,7 @@ def response_head_for_client(
     :param keep_alive: whether this connection carries further requests.
     :param extra: further header lines of ours, each ended by CRLF.
     """
-    parts = [_lines(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields)]
+    parts = [_begun(head)]
     if client_version == 1:
         if head.framing.kind in _CHUNKED_TO_CLIENT:
             parts.append(b"Transfer-Encoding: chunked\r\n")
@@ -229,9 +224,14 @@ def response_head_for_client(
 _CHUNKED_TO_CLIENT = (FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE)
 
 
+def _begun(head: ResponseHead) -> bytes:
+    """The status line and the fields."""
+    return head.lines or b"HTTP/1.1 %d %b\r\n%b" % (head.status, head.reason, join_lines(head.fields))
+
+
 def informational_head(head: ResponseHead) -> bytes:
     """A 1xx response, the switch of protocols included."""
-    parts = [_lines(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields)]
+    parts = [_begun(head)]
     if head.status == 101:
         parts.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
     parts.append(b"\r\n")

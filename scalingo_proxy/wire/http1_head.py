@@ -1,9 +1,9 @@
-"""Request and response heads: strict bytes to values (RFC 9112 §3–§5).
+"""Heads, and those of requests: strict bytes to values (RFC 9112 §3–§5).
 
 A head is complete or it is not: :func:`head_end` finds its end in what has
-arrived, :func:`parse_request_head` and :func:`parse_response_head` turn the
-whole into a value or raise.  What is ambiguous is refused; see
-``docs/behaviour.rst`` for the list.
+arrived, :func:`parse_request_head` turns the whole into a value or raises.
+What is ambiguous is refused; see ``docs/behaviour.rst`` for the list.
+Responses are read in :mod:`scalingo_proxy.wire.http1_response`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from scalingo_proxy.errors import (
     BadRequest,
-    BadResponse,
     BadVersion,
     BodyTooLarge,
     ExpectationFailed,
@@ -35,6 +34,7 @@ from scalingo_proxy.wire.grammar import (
     parse_fields,
     split_list,
 )
+from scalingo_proxy.wire.head_forms import Form
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
 from scalingo_proxy.wire.repeated import Repeated
@@ -43,28 +43,26 @@ __all__ = [
     "RequestHead",
     "ResponseHead",
     "check_unfinished_request_head",
-    "forget_unused_heads",
+    "forget_unused_requests",
     "head_end",
     "join_lines",
     "parse_request_head",
-    "parse_response_head",
     "rewrite_field",
 ]
 
 MAX_FIELDS = 200
-MAX_RESPONSE_HEAD_BYTES = 65536
-MAX_RESPONSE_FIELDS = 1000
+#: Nearly all have fewer; each costs more memory than its bytes.
+MOST_KNOWN_FIELDS = 50
 
 _REQUEST_LINE = re.compile(rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 _OTHER_VERSION = re.compile(rb"[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]++(?:\.[0-9]++)?\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]++")
 _UPGRADE_TOKEN = re.compile(rb"[" + TOKEN + rb"]++(?:/[" + TOKEN + rb"]++)?")
 
 #: A length of more digits than this is over any limit; it is not converted.
-_MAX_LENGTH_DIGITS = 18
-_ENDLESS = 10**_MAX_LENGTH_DIGITS
+MAX_LENGTH_DIGITS = 18
+ENDLESS = 10**MAX_LENGTH_DIGITS
 
 #: Fields that decide something here or never travel on as they are.  One
 #: set look-up per field; whatever is not in it is relayed untouched.
@@ -73,15 +71,11 @@ _SPECIAL_REQUEST_FIELDS = frozenset(
     b"trailer http2-settings forwarded x-forwarded-for x-forwarded-proto x-forwarded-port "
     b"x-forwarded-host x-real-ip x-request-id x-request-start proxy".split()
 )
-_SPECIAL_RESPONSE_FIELDS = frozenset(
-    b"content-length transfer-encoding connection keep-alive upgrade x-scalingo-error".split()
-)
 #: Most fields, so that they cost one look-up: 4 µs less for a request and its response.
 _USUAL_AND_RELAYED = frozenset(name for name in USUAL_NAMES if name.lower() not in _SPECIAL_REQUEST_FIELDS)
-_USUAL_IN_RESPONSES = frozenset(name for name in USUAL_NAMES if name.lower() not in _SPECIAL_RESPONSE_FIELDS)
 _RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
 #: What nearly every client says: nothing to remove, and already in its shortest form.
-_USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
+USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
 #: Special, and yet relayed where they stand; the framing ones are rewritten.
 _KEPT_IN_PLACE = (b"host", b"content-length", b"transfer-encoding")
 _NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
@@ -152,21 +146,52 @@ class ResponseHead:
     :ivar reason: the reason phrase, may be empty.
     :ivar version: the minor version.
     :ivar fields: end-to-end fields, in order and case.
+    :ivar lines: the status line and the fields, each line with its end, where
+        that is known already; else ``b""``.
     :ivar framing: how the body ends.
     :ivar keep_alive: the connection may be used again after it.
     :ivar upgrade: the protocol switched to, when the status is 101.
     """
 
-    __slots__ = ("fields", "framing", "keep_alive", "reason", "status", "upgrade", "version")
+    __slots__ = (
+        "_fields",
+        "_form",
+        "_values",
+        "framing",
+        "keep_alive",
+        "lines",
+        "reason",
+        "status",
+        "upgrade",
+        "version",
+    )
 
     def __init__(self, status: int, reason: bytes, version: int) -> None:
         self.status = status
         self.reason = reason
         self.version = version
-        self.fields: Fields = []
+        self.lines = b""
         self.framing = NO_BODY
         self.keep_alive = False
         self.upgrade = b""
+        self._fields: tuple[tuple[bytes, bytes], ...] | None = ()
+
+    def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
+        """Take the fields from *form*, when somebody asks for them; and the lines now."""
+        self._form, self._values, self._fields = form, values, None
+        self.lines = form.lines(values)
+
+    @property
+    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = tuple(self._form.fields(self._values))
+        return fields
+
+    @fields.setter
+    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        self._fields = tuple(fields)
+        self.lines = b""
 
 
 def head_end(received: bytes | bytearray, searched: int) -> int:
@@ -224,7 +249,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     _decide_host(head)
     _decide_request_framing(head)
     _decide_connection(head)
-    if is_usual and _sections.is_worth_keeping(section) and _is_told_by_section(head):
+    if is_usual and len(section) <= _LONGEST and _sections.is_second(section) and _is_told_by_section(head):
         _sections.keep(section, KnownSection(head))
     return head
 
@@ -257,17 +282,22 @@ def _is_told_by_section(head: RequestHead) -> bool:
 
     With a body, an expectation or an upgrade, the method has a say.
     """
-    return head.framing is NO_BODY and _DECIDE_MORE.isdisjoint(head.special)
+    return (
+        head.framing is NO_BODY
+        and _DECIDE_MORE.isdisjoint(head.special)
+        and len(head.fields) <= MOST_KNOWN_FIELDS
+    )
 
 
+#: Sections beyond so many bytes are read anew each time.
+_LONGEST = 2048
 _DECIDE_MORE = frozenset((b"expect", b"upgrade"))
 
-#: 1.5 MB at most, with all that is made of it.
-_sections: Repeated[KnownSection] = Repeated(most_bytes=1 << 18, most_entries=512, longest=4096)
+_sections: Repeated[bytes, KnownSection] = Repeated(most=512)
 _recent_section = _sections.recent.get
 
 
-def forget_unused_heads() -> None:
+def forget_unused_requests() -> None:
     """Forget what nobody has sent since the last time but one that this was said."""
     _sections.turn()
 
@@ -330,7 +360,7 @@ def sort_request_fields(head: RequestHead, fields: Fields) -> None:
         elif not name.startswith(_RESERVED_PREFIXES):
             kept.append(field)
     connection = special.get(b"connection")
-    if connection and connection not in _USUAL_CONNECTION:
+    if connection and connection not in USUAL_CONNECTION:
         named = {token for value in connection for token in split_list(value)}
         special[b"connection"] = tuple(named)
         # Naming Host or a framing field in Connection must not remove it.
@@ -392,7 +422,7 @@ def _decide_request_framing(head: RequestHead) -> None:
         length = parse_length(lengths[0])
         if length is None:
             raise BadRequest("the Content-Length is not a number")
-        if length == _ENDLESS:
+        if length == ENDLESS:
             raise BodyTooLarge()
         head.framing = Framing(FramingKind.LENGTH, length)
         if lengths[0].startswith(b"0"):
@@ -422,7 +452,7 @@ def parse_length(value: bytes) -> int | None:
     if _DIGITS.fullmatch(value) is None:
         return None
     digits = value.lstrip(b"0") or b"0"
-    return int(digits) if len(digits) <= _MAX_LENGTH_DIGITS else _ENDLESS
+    return int(digits) if len(digits) <= MAX_LENGTH_DIGITS else ENDLESS
 
 
 def _decide_connection(head: RequestHead) -> None:
@@ -461,95 +491,3 @@ def _relayed_upgrade(head: RequestHead) -> bytes:
         ):
             return b""
     return b", ".join(kept)
-
-
-# -- responses ---------------------------------------------------------------
-
-
-def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
-    """The value of a whole response head.
-
-    :param block: everything up to and including the empty line.
-    :param method: of the request it answers, which decides the framing.
-    :raises BadResponse: when it is malformed or ambiguous.
-    """
-    if len(block) > MAX_RESPONSE_HEAD_BYTES:
-        raise BadResponse("the backend sent a response head that is too large")
-    match = _STATUS_LINE.match(block)
-    if match is None:
-        raise BadResponse("the backend sent a malformed status line")
-    try:
-        fields = parse_fields(block[match.end() : -2])
-    except FramingError:
-        raise BadResponse("the backend sent a malformed header") from None
-    if len(fields) > MAX_RESPONSE_FIELDS:
-        raise BadResponse("the backend sent too many header fields")
-    minor, status, reason = match.groups()
-    head = ResponseHead(int(status), reason or b"", 1 if minor != b"0" else 0)
-    special: dict[bytes, list[bytes]] = {}
-    kept = head.fields
-    for field in fields:
-        if field[0] in _USUAL_IN_RESPONSES:
-            kept.append(field)
-            continue
-        name = field[0].lower()
-        if name in _SPECIAL_RESPONSE_FIELDS:
-            special.setdefault(name, []).append(field[1])
-            if name == b"content-length" and head.status >= 200 and head.status != 204:
-                kept.append(field)
-        elif not name.startswith(b"proxy-"):
-            kept.append(field)
-    _decide_response(head, special, method)
-    return head
-
-
-def _decide_response(head: ResponseHead, special: Mapping[bytes, list[bytes]], method: bytes) -> None:
-    connection = special.get(b"connection", [])
-    if connection and tuple(connection) not in _USUAL_CONNECTION:
-        connection = [token for value in connection for token in split_list(value)]
-        named = {*connection} - {b"close", b"content-length"}
-        if named:
-            head.fields = [field for field in head.fields if field[0].lower() not in named]
-    head.keep_alive = b"close" not in connection and (head.version == 1 or b"keep-alive" in connection)
-    if head.status == 101:
-        head.upgrade = b", ".join(special.get(b"upgrade", ()))
-    length = _response_length(head, special)
-    codings = special.get(b"transfer-encoding")
-    if codings and (len(codings) > 1 or codings[0].lower() != b"chunked" or head.version == 0):
-        raise BadResponse("the backend sent a Transfer-Encoding that is not exactly chunked")
-    if codings and length is not None:
-        raise BadResponse("the backend sent Content-Length and Transfer-Encoding together")
-    status = head.status
-    if method == b"HEAD" or status < 200 or status == 204 or status == 304:
-        if (codings or length) and (status < 200 or status == 204):
-            _refuse_body_that_cannot_be(head)
-    elif codings:
-        head.framing = Framing(FramingKind.CHUNKED)
-    elif length is not None:
-        head.framing = Framing(FramingKind.LENGTH, length)
-    else:
-        head.framing = Framing(FramingKind.UNTIL_CLOSE)
-        head.keep_alive = False
-
-
-def _refuse_body_that_cannot_be(head: ResponseHead) -> None:
-    """A 1xx or 204 that announces a body (RFC 9112 §6.1, §6.3 rule 1).
-
-    Whether it follows, nobody can tell: what comes next on this connection is
-    never taken for another answer.
-    """
-    head.keep_alive = False
-    if head.status < 200 and head.status != 101:
-        raise BadResponse("the backend sent an interim response with a body")
-
-
-def _response_length(head: ResponseHead, special: Mapping[bytes, list[bytes]]) -> int | None:
-    values = special.get(b"content-length")
-    if not values:
-        return None
-    length = parse_length(values[0])
-    if length is None or length == _ENDLESS or len(values) > 1:
-        raise BadResponse("the backend sent an ambiguous Content-Length")
-    if values[0].startswith(b"0"):
-        rewrite_field(head, b"content-length", b"%d" % length)
-    return length

@@ -233,7 +233,7 @@ def http2_trailers(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
     return trailers
 
 
-def http2_response_fields(status: int, fields: Fields) -> Fields:
+def http2_response_fields(status: int, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
     """The header list of a response: the status and the fields, in lower case."""
     listed: Fields = [(b":status", b"%d" % status)]
     listed += [(name.lower(), value) for name, value in fields]

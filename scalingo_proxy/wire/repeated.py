@@ -7,53 +7,48 @@ known of some bytes is only ever given to whoever sends exactly those bytes.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["Repeated"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 #: So many bytes that came once are recognised when they come again.
 _MOST_SEEN = 4096
 
 
-class Repeated(Generic[T]):
+class Repeated(Generic[K, T]):
     """What bytes that came more than once lately were found to mean.
 
-    Bounded in entries, in bytes and in age: there are two generations, and what
+    Bounded in entries, in the size of each, and in age: there are two generations, and what
     nobody has asked for in a whole one goes with it.  A generation is over when
     it is full, and when :meth:`turn` says so.  Of bytes that came once nothing is
     kept but a hash, so that who never repeats himself costs next to nothing.
 
-    :param most_bytes: of the keys of one generation.
-    :param most_entries: of one generation.
-    :param longest: keys beyond so many bytes are not kept.
+    :param most: entries of one generation.
     :ivar recent: the younger generation; always the same dict, so that its bound
         ``get`` may be asked first (0.1 µs less than a method).
     """
 
-    __slots__ = ("_bytes", "_longest", "_most_bytes", "_most_entries", "_older", "_seen", "recent")
+    __slots__ = ("_most", "_older", "_seen", "recent")
 
-    def __init__(self, most_bytes: int, most_entries: int, longest: int) -> None:
-        self._most_bytes = most_bytes
-        self._most_entries = most_entries
-        self._longest = longest
-        self.recent: dict[bytes, T] = {}
-        self._older: dict[bytes, T] = {}
-        self._bytes = 0
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.recent: dict[K, T] = {}
+        self._older: dict[K, T] = {}
         self._seen: set[int] = set()
 
-    def find_older(self, key: bytes) -> T | None:
+    def find_older(self, key: K) -> T | None:
         """What is known of *key* since the generation before, and from now on in this one, too."""
         value = self._older.pop(key, None)
         if value is not None:
-            self._insert(key, value)
+            self.keep(key, value)
         return value
 
-    def is_worth_keeping(self, key: bytes) -> bool:
-        """Whether *key* came before, and is not too long; if not, it came now."""
-        if len(key) > self._longest:
-            return False
+    def is_second(self, key: K) -> bool:
+        """Whether *key* came before, most likely; if not, it came now."""
         seen, mark = self._seen, hash(key)
         if mark in seen:
             return True
@@ -62,24 +57,14 @@ class Repeated(Generic[T]):
         seen.add(mark)
         return False
 
-    def keep(self, key: bytes, value: T) -> None:
+    def keep(self, key: K, value: T) -> None:
         """Know *value* when *key* comes again."""
-        self._insert(key, value)
+        if len(self.recent) >= self._most:
+            self.turn()
+        self.recent[key] = value
 
     def turn(self) -> None:
         """Begin a generation, and forget the one before the last."""
         self._older = self.recent.copy()
         self.recent.clear()
-        self._bytes = 0
         self._seen.clear()
-
-    def clear(self) -> None:
-        """Know nothing any more."""
-        self.turn()
-        self.turn()
-
-    def _insert(self, key: bytes, value: T) -> None:
-        if len(self.recent) >= self._most_entries or self._bytes + len(key) > self._most_bytes:
-            self.turn()
-        self.recent[key] = value
-        self._bytes += len(key)

@@ -19,7 +19,7 @@ class ForgettingTests(SynchronousTestCase):
         self.clock = Clock()
         self.turns = 0
         deadlines = Deadlines(self.clock)
-        self.forgetting = Forgetting(deadlines, self.clock.seconds, self.turn)
+        self.forgetting = Forgetting(deadlines, self.clock.seconds, [self.turn])
 
     def turn(self) -> None:
         self.turns += 1

@@ -25,8 +25,8 @@ from scalingo_proxy.wire.http1_head import (
     check_unfinished_request_head,
     head_end,
     parse_request_head,
-    parse_response_head,
 )
+from scalingo_proxy.wire.http1_response import parse_response_head
 from tests.wire.http1_streams import READY, RequestStream, fed, single_bytes
 
 MEGABYTE = 1_000_000

@@ -10,13 +10,12 @@ from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
 from scalingo_proxy.wire.http1_head import (
-    MAX_RESPONSE_HEAD_BYTES,
     RequestHead,
     check_unfinished_request_head,
     head_end,
     parse_request_head,
-    parse_response_head,
 )
+from scalingo_proxy.wire.http1_response import MAX_RESPONSE_HEAD_BYTES, parse_response_head
 from tests.wire.http1_oracles import seen
 from tests.wire.http1_strategies import cut_places, examples, pieces, request_streams, response_streams
 from tests.wire.http1_streams import RequestStream, ResponseStream, fed, single_bytes

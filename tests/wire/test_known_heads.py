@@ -11,16 +11,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Limits
-from scalingo_proxy.wire import http1_head
-from scalingo_proxy.wire.http1_forwarding import ClientIdentity, request_head_for_backend
+from scalingo_proxy.wire import http1_head, http1_response
+from scalingo_proxy.wire.http1_forwarding import (
+    ClientIdentity,
+    informational_head,
+    request_head_for_backend,
+    response_head_for_client,
+)
 from scalingo_proxy.wire.http1_head import (
     RequestHead,
-    forget_unused_heads,
+    ResponseHead,
+    forget_unused_requests,
     parse_request_head,
     rewrite_field,
 )
+from scalingo_proxy.wire.http1_response import forget_unused_responses, parse_response_head
 from tests.corpus import load_cases
-from tests.wire.http1_strategies import examples, request_streams
+from tests.wire.http1_strategies import examples, request_streams, response_streams
 
 IDENTITIES = [
     ClientIdentity("192.0.2.1", "http", 80, None),
@@ -45,8 +52,9 @@ LINES = [
 
 
 def forget() -> None:
-    forget_unused_heads()
-    forget_unused_heads()
+    for _ in range(2):
+        forget_unused_requests()
+        forget_unused_responses()
 
 
 def told(block: bytes, limits: Limits) -> Any:
@@ -76,7 +84,7 @@ def sections(streams: Iterable[bytes]) -> list[bytes]:
     return found
 
 
-class KnownHeadsTests(SynchronousTestCase):
+class KnownRequestsTests(SynchronousTestCase):
     """Cold and warm, the same."""
 
     def setUp(self) -> None:
@@ -123,6 +131,105 @@ class KnownHeadsTests(SynchronousTestCase):
         for _ in range(3):
             self.assertIsInstance(told(block, Limits()), dict)
         self.assertEqual(told(block, SMALL), cold)
+
+
+def told_of(block: bytes, method: bytes) -> Any:
+    """Everything that can be seen of a response head; or the error it is."""
+    try:
+        head = parse_response_head(block, method)
+    except ProxyError as error:
+        return type(error), error.detail
+    names = [name for name in ResponseHead.__slots__ if name[0] != "_" and name != "lines"]
+    seen = {name: getattr(head, name) for name in names}
+    # Before the fields were asked for, and after.
+    words = [(informational_head(head), response_head_for_client(head, 1, True))]
+    seen["fields"] = head.fields
+    words.append((informational_head(head), response_head_for_client(head, 1, True)))
+    seen["words"] = words
+    return seen
+
+
+#: What changes from answer to answer, and what only seems to.
+CHANGES = [
+    (b"Date: ", [b"Fri, 27 Nov 2026 15:00:00 GMT", b"x", b"", b"x ", b"%b%%", b"a\tb", b"\xff", b"\x7f"]),
+    (b"date:", [b"x", b" x"]),
+    (b"Content-Length: ", [b"0", b"5", b"123", b"007", b"5 ", b"-1", b"", b"1_0", b"9" * 18, b"9" * 19]),
+    (b"content-length: ", [b"0", b"17", b"00"]),
+    (b"CONTENT-LENGTH: ", [b"3"]),
+    (b"ETag: ", [b'"%d"', b'W/"x"']),
+    (b"Set-Cookie: ", [b"a=b", b"a=b; path=/"]),
+    (b"Connection: ", [b"close", b"keep-alive", b"close, Date", b"ETag"]),
+    (b"Transfer-Encoding: ", [b"chunked"]),
+    (b"X-Scalingo-Error: ", [b"x"]),
+    (b"Server: ", [b"nginx", b"100%"]),
+]
+changes = st.sampled_from([name + value for name, values in CHANGES for value in values])
+status_lines = st.sampled_from(
+    [b"HTTP/1.1 %b" % words for words in (b"200 OK", b"200 100%b", b"204 x", b"304 x", b"103 x", b"500")]
+    + [b"HTTP/1.0 200 OK"]
+)
+heads = st.tuples(status_lines, st.lists(changes, max_size=5)).map(
+    lambda drawn: b"\r\n".join([drawn[0], *drawn[1], b"", b""])
+)
+
+
+class KnownResponsesTests(SynchronousTestCase):
+    """The same for what backends send."""
+
+    def setUp(self) -> None:
+        forget()
+        self.addCleanup(forget)
+
+    def check(self, blocks: list[bytes]) -> int:
+        asked = [(block, method) for block in blocks for method in (b"GET", b"HEAD", b"POST")]
+        cold = []
+        for block, method in asked:
+            forget()
+            cold.append(told_of(block, method))
+        forget()
+        for _ in range(3):
+            self.assertEqual([told_of(*one) for one in asked], cold)
+        return len(http1_response._known.recent)
+
+    def test_corpus(self) -> None:
+        """Every case of the corpus, alone and all together."""
+        inputs = [case.input for case in load_cases("responses")]
+        blocks = [start + end for start, end, _ in (data.partition(b"\r\n\r\n") for data in inputs)]
+        self.assertGreater(self.check(blocks), 20)
+        for block in blocks:
+            self.check([block])
+
+    @given(st.lists(response_streams, min_size=1, max_size=4))
+    @examples(300)
+    def test_random(self, streams: list[bytes]) -> None:
+        """Whatever comes."""
+        self.check([start + end for start, end, _ in (data.partition(b"\r\n\r\n") for data in streams)])
+
+    @given(st.lists(heads, min_size=1, max_size=6))
+    @examples(1000)
+    def test_changes(self, blocks: list[bytes]) -> None:
+        """Heads that differ in what is left blank, or only look like it."""
+        self.check(blocks)
+
+    def test_filled_in(self) -> None:
+        """The length, the date and the order are those of each answer."""
+        for number in range(5):
+            block = b"HTTP/1.1 200 OK\r\nDate: %d\r\nA: b\r\nContent-Length: %d\r\n\r\n" % (number, number)
+            head = parse_response_head(block, b"GET")
+            self.assertEqual(bool(head.lines), number > 1)
+            self.assertEqual(head.framing.length, number)
+            self.assertEqual(response_head_for_client(head, 1, True), block)
+            told = b"%d" % number
+            self.assertEqual(head.fields, ((b"Date", told), (b"A", b"b"), (b"Content-Length", told)))
+
+    def test_changed(self) -> None:
+        """A field that is added goes out, too, and to nobody else."""
+        block = b"HTTP/1.1 200 OK\r\nDate: 1\r\n\r\n"
+        for _ in range(4):
+            head = parse_response_head(block, b"GET")
+            self.assertEqual(head.fields, ((b"Date", b"1"),))
+            head.fields = (*head.fields, (b"A", b"b"))
+            self.assertIn(b"\r\nA: b\r\n", response_head_for_client(head, 1, True))
 
 
 class SharingTests(SynchronousTestCase):
