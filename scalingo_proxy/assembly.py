@@ -47,6 +47,7 @@ from scalingo_proxy.services.alarms import (
     rising,
     silent_sources,
 )
+from scalingo_proxy.services.batches import Batches
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.certificate_control import CertificateControl
 from scalingo_proxy.services.control import Control
@@ -93,6 +94,10 @@ def assemble(
     traffic = Traffic(reactor.seconds)
     explain = Explain(settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query)
 
+    observers = Batches(reactor, Broadcast(metrics, access_log, explain, traffic))
+    for reader in (metrics, access_log, explain, traffic):
+        reader.catch_up = observers.catch_up
+
     store = StoreResolver(settings.proxy.state, reactor, read_certificate=stored_certificate)
     file = ConfigFileResolver()
     demo = MemoryResolver(name="demo")
@@ -125,7 +130,7 @@ def assemble(
         reactor,
         pools=pools,
         connect=BackendConnector(sockets),
-        observer=Broadcast(metrics, access_log, explain, traffic),
+        observer=observers,
         timeouts=settings.timeouts,
         limits=settings.limits,
     )

@@ -9,7 +9,7 @@ broken or blocked never stops traffic: lines are dropped and counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -21,6 +21,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import ConfigurationError, Mistake
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.line_writer import LineWriter
 from scalingo_proxy.services.log_formats import Formatter, formatter
 
@@ -105,6 +106,8 @@ class AccessLog(Service):
         self._dropped_told = 0
         self._told_at: float | None = None
         self._has_failed_to_format = False
+        #: Makes sure that nothing waits to be told; called before anything changes.
+        self.catch_up: Callable[[], object] = nothing_to_tell
 
     @property
     def dropped(self) -> int:
@@ -124,6 +127,13 @@ class AccessLog(Service):
             self._flush_call = self._reactor.callLater(FLUSH_SECONDS, self._flush)
         elif len(pending) >= BATCH_RECORDS:
             self._flush_now()
+
+    def exchanges_finished(self, records: Sequence[Record]) -> None:
+        """The same of several, which have waited for each other already."""
+        if self._writer is not None:
+            self._write(self._writer, records)
+        elif self._format is not None:
+            self._dropped += len(records)
 
     def connection_opened(self, listener: str, kind: str) -> None:
         """Nothing: the log tells of exchanges."""
@@ -148,6 +158,7 @@ class AccessLog(Service):
     def stopService(self) -> Deferred[None] | None:
         """Write what is left; fires when it is written, or after :data:`STOP_SECONDS`."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self.catch_up()
         if self._writer is None:
             return None
         stopped: Deferred[None] = Deferred()
@@ -234,6 +245,7 @@ class AccessLog(Service):
             writer.stop(stopped)
 
     def _flush_now(self) -> None:
+        self.catch_up()
         if self._flush_call is not None:
             self._flush_call.cancel()
             self._flush()
@@ -241,8 +253,12 @@ class AccessLog(Service):
     def _flush(self) -> None:
         self._flush_call = None
         records, self._pending = self._pending, []
+        if self._writer is not None:
+            self._write(self._writer, records)
+
+    def _write(self, writer: LineWriter, records: Sequence[Record]) -> None:
         write_line = self._format
-        if self._writer is None or write_line is None:  # pragma: no cover - both flush before they go
+        if write_line is None:  # pragma: no cover - there is no writer then
             return
         lines = []
         for record in records:
@@ -254,8 +270,8 @@ class AccessLog(Service):
                     self._has_failed_to_format = True
                     self._log.failure("a record could not be formatted for the request log")
         lines.append("")
-        self._report(self._writer)
-        self._writer.write("\n".join(lines).encode("ascii"))
+        self._report(writer)
+        writer.write("\n".join(lines).encode("ascii"))
 
     def _report(self, writer: LineWriter) -> None:
         """Tell the program log of trouble, rarely.

@@ -7,7 +7,8 @@ exchange.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.logger import Logger
@@ -25,6 +26,8 @@ class Broadcast:
 
     What an observer raises is logged with its traceback once for each
     observer and verb; after that, only that observer's loss is left.
+
+    An observer may have a method ``exchanges_finished``, which takes many records at once.
     """
 
     _log = Logger()
@@ -35,9 +38,28 @@ class Broadcast:
         self._opened = tuple(observer.connection_opened for observer in observers)
         self._closed = tuple(observer.connection_closed for observer in observers)
         self._told: set[Callable[..., Any]] = set()
+        self._finished_together = tuple(
+            getattr(observer, "exchanges_finished", None) or partial(self._one_by_one, tell)
+            for observer, tell in zip(observers, self._finished, strict=True)
+        )
 
     def exchange_finished(self, record: Record) -> None:
         for tell in self._finished:
+            try:
+                tell(record)
+            except Exception:
+                self._failed(tell)
+
+    def exchanges_finished(self, records: Sequence[Record]) -> None:
+        """Tell of several, each observer of all of them before the next."""
+        for tell in self._finished_together:
+            try:
+                tell(records)
+            except Exception:
+                self._failed(tell)
+
+    def _one_by_one(self, tell: Callable[[Record], object], records: Sequence[Record]) -> None:
+        for record in records:
             try:
                 tell(record)
             except Exception:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import ScalingoProxyError
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.explanation import explained
 
 __all__ = ["Explain", "UnknownRequest"]
@@ -67,6 +68,8 @@ class Explain:
         self._under_way = under_way
         self._clock = clock
         self._query = query
+        #: Makes sure that nothing waits to be told; called before anything is looked for.
+        self.catch_up: Callable[[], object] = nothing_to_tell
 
     def exchange_finished(self, record: Record) -> None:
         texts = len(record.path) + len(record.host) + len(record.method)
@@ -93,6 +96,7 @@ class Explain:
 
         :raises UnknownRequest: there is none of this id.
         """
+        self.catch_up()
         now, query = self._clock(), self._query
         found = [
             explained(_with_tunnel(each), each.phase.value, now, query)

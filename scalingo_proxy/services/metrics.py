@@ -23,6 +23,7 @@ from zope.interface import implementer
 from scalingo_proxy.errors import errors_by_code
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label, numbers_in, pieces
 
 __all__ = ["DURATION_BOUNDS", "NO_APP", "OTHER_APPS", "Metrics", "Reading"]
@@ -167,6 +168,8 @@ class Metrics:
         self.last_reload_successful = True
         self._readings: list[tuple[Family, Callable[[], Iterator[str]]]] = []
         self._failed_readings: set[str] = set()
+        #: Makes sure that nothing waits to be told; called before the page is made.
+        self.catch_up: Callable[[], object] = nothing_to_tell
 
     # -- IObserver -----------------------------------------------------------
 
@@ -251,6 +254,7 @@ class Metrics:
         What happens between two of them is on the page or not; each series is
         whole.
         """
+        self.catch_up()
         return pieces(self._lines(), PIECE_CHARACTERS)
 
     def _lines(self) -> Iterator[str]:

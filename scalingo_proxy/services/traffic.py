@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.latency_buckets import BOUNDS, BUCKETS, quantile
 from scalingo_proxy.services.recent_errors import RecentErrors
 
@@ -115,12 +116,13 @@ class Traffic:
     """Keeps the last two minutes.
 
     :param clock: what the records' moments are told by: seconds, monotonic.
-    :ivar errors: the last errors.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.errors = RecentErrors()
+        #: Makes sure that nothing waits to be told; called before anything is read.
+        self.catch_up: Callable[[], object] = nothing_to_tell
+        self._errors = RecentErrors()
         self._apps: dict[str, _Window] = {}
         self._overflow = _Window(0)
         self._connections = 0
@@ -156,7 +158,7 @@ class Traffic:
             current[bucket] += 1
             counts[bucket] += 1
         if record.code != "-" or kind == _SERVER_ERROR:
-            self.errors.add(record)
+            self._errors.add(record)
 
     def connection_opened(self, listener: str, kind: str) -> None:
         self._connections += 1
@@ -166,24 +168,30 @@ class Traffic:
 
     # -- what people ask -----------------------------------------------------
 
+    @property
+    def errors(self) -> RecentErrors:
+        """The last errors."""
+        self.catch_up()
+        return self._errors
+
     def history(self) -> Sequence[Moment]:
         """The last :data:`HISTORY_SECONDS` seconds that are over, oldest first; fewer at first."""
-        self._catch_up()
+        self._move_on()
         return tuple(self._history)
 
     def now(self) -> Moment:
         """The mean of the last ten seconds that are over."""
-        self._catch_up()
+        self._move_on()
         counts = _sum(self._recent)
         seconds = len(self._recent) or 1
         return _moment(counts, seconds, self._connections)
 
     def app(self, name: str) -> AppTraffic:
         """The last minute of one app."""
+        self._move_on()
         window = self._apps.get(name)
         if window is None:
             return AppTraffic()
-        self._catch_up()
         counts = _sum(window.since(self._slice - _SLICES + 1))
         latencies = counts[_CLASSES:]
         return AppTraffic(
@@ -195,7 +203,7 @@ class Traffic:
 
     def rates(self) -> dict[str, float]:
         """Requests per second of every app that had any within the minute, by name."""
-        self._catch_up()
+        self._move_on()
         seconds = self._rate_seconds()
         return {name: self._requests(window) / seconds for name, window in self._apps.items() if name}
 
@@ -220,7 +228,8 @@ class Traffic:
         window = self._apps[app] = _Window(self._slice)
         return window
 
-    def _catch_up(self) -> None:
+    def _move_on(self) -> None:
+        self.catch_up()
         now = int(self._clock())
         if now > self._second:
             self._move_to(now)

@@ -1,0 +1,67 @@
+"""Finished exchanges, told to observers many at a time.
+
+One observer that looks at a hundred records in a row needs a third of the time that it
+needs for them one by one, in between everything else that a request is (5 µs a request less).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from zope.interface import implementer
+
+from scalingo_proxy.interfaces import IObserver
+from scalingo_proxy.model import Record
+from scalingo_proxy.services.broadcast import Broadcast
+
+__all__ = ["BATCH_RECORDS", "WAIT_SECONDS", "Batches", "nothing_to_tell"]
+
+#: How long a record may wait for others.
+WAIT_SECONDS = 0.05
+#: How many are told of without waiting any longer: about 1.5 ms of work.
+BATCH_RECORDS = 256
+
+
+def nothing_to_tell() -> None:
+    """What catches up where observers are told at once."""
+
+
+class _Reactor(Protocol):
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object) -> Any: ...  # noqa: A002
+
+
+@implementer(IObserver)
+class Batches:
+    """Keeps finished exchanges for a moment, then has them told.
+
+    Whoever reads what an observer has learned calls :meth:`catch_up` first.
+
+    :param observers: who is told.
+    """
+
+    def __init__(self, reactor: _Reactor, observers: Broadcast) -> None:
+        self._reactor = reactor
+        self._observers = observers
+        self._untold: list[Record] = []
+        self._call: Any = None
+        self.connection_opened = observers.connection_opened
+        self.connection_closed = observers.connection_closed
+
+    def exchange_finished(self, record: Record) -> None:
+        untold = self._untold
+        untold.append(record)
+        if len(untold) == 1:
+            self._call = self._reactor.callLater(WAIT_SECONDS, self._tell)
+        elif len(untold) >= BATCH_RECORDS:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tell what there is, now."""
+        if self._untold:
+            self._call.cancel()
+            self._tell()
+
+    def _tell(self) -> None:
+        records, self._untold = self._untold, []
+        self._observers.exchanges_finished(records)
