@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from scalingo_proxy.model import App, Certificate, CertificateChange
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.protocols.tls_certificates import install
-from scalingo_proxy.protocols.tls_transport import NoCommonProtocol
+from scalingo_proxy.protocols.tls_engine import use_protocols
 
 __all__ = ["CONTEXTS_KEPT", "Contexts", "certificate_of", "server_context"]
 
@@ -125,13 +125,6 @@ def server_context(certificate: Certificate, protocols: tuple[bytes, ...]) -> SS
     context.set_session_id(sha256(certificate.chain).digest())
     if install(context, certificate):
         context.load_tmp_dh(_DH_GROUP)  # of use with an RSA key alone, and 0.1 ms of work
-
-    def choose(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
-        for protocol in protocols:
-            if protocol in offered:
-                return protocol
-        raise NoCommonProtocol
-
-    context.set_alpn_select_callback(choose)
+    use_protocols(context, protocols)
     context.set_app_data(certificate)
     return context

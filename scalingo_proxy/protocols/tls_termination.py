@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestTimeout
 from scalingo_proxy.protocols.environment import Environment
-from scalingo_proxy.protocols.tls_transport import NoCommonProtocol, TLSTransport
+from scalingo_proxy.protocols.tls_transport import TLSTransport
 
 __all__ = ["Negotiated", "terminate"]
 
@@ -107,8 +107,6 @@ class _Handshake(Protocol):
     def _error(self, value: BaseException | None) -> ProxyError:
         if self.transport.is_late:
             return RequestTimeout("the TLS handshake was not finished in time")
-        if isinstance(value, NoCommonProtocol):
-            return BadRequest("the TLS handshake failed: no application protocol is common to both")
         if isinstance(value, SSL.Error) and value.args and value.args[0]:
             return BadRequest(f"the TLS handshake failed: {value.args[0][-1][2]}")
         if isinstance(value, ConnectionClosed):

@@ -13,7 +13,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -22,8 +22,9 @@ from zope.interface import implementer
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.progress import SendProgress
+from scalingo_proxy.protocols.tls_engine import RECORD_BYTES, Engine
 
-__all__ = ["NoCommonProtocol", "TLSTransport", "count_records"]
+__all__ = ["TLSTransport", "count_records"]
 
 #: Behind our last record the client's bytes are thrown away, for so long and
 #: so many; closing at once would reset the connection and could take an answer
@@ -35,27 +36,13 @@ _LINGER_BYTES = 4 * 1024 * 1024
 #: updates, empty records, warnings, attempts to renegotiate.
 _EMPTY_BYTES = 65536
 
-#: A record has no more, and no read more than a record.
-_READ_BYTES = 16384
-
-
-class NoCommonProtocol(Exception):
-    """For a context's choice among ALPN offers to raise: none of them is spoken here (RFC 7301 §3.2)."""
-
-
-class _NoFactory:
-    """Stands where Twisted counts the wrappers of a factory; nobody counts these."""
-
-    def registerProtocol(self, protocol: object) -> None:
-        """Nothing."""
-
-    def unregisterProtocol(self, protocol: object) -> None:
-        """Nothing."""
-
-
-_NO_FACTORY: Any = _NoFactory()
+#: Records that are handed to the transport at once.
+_RECORDS_AT_ONCE = 4
 
 _RECORD_HEADER_BYTES = 5
+
+#: Whose stream ends without a ``close_notify`` has lost its connection.
+_CUT_SHORT = Failure(ConnectionLost())  # type: ignore[no-untyped-call]
 
 
 @implementer(IHalfCloseableProtocol)
@@ -78,36 +65,38 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
     transport: Any
     wrappedProtocol: Any
 
+    is_late = False
+    _empty_bytes = 0
+    _lingered = 0
+    _reading_is_over = False
+    _writing_is_over = False
+    #: Nothing is told to the protocol inside any more but the end.
+    _is_over = False
+    #: Whether what was received ends where a record ends, as far as it was followed.
+    _is_aligned = True
+    _progress: SendProgress | None = None
+
     def __init__(self, env: Environment, context: SSL.Context, inner: IProtocol) -> None:
-        super().__init__(_NO_FACTORY, inner, _connectWrapped=False)  # type: ignore[no-untyped-call]
-        self.is_late = False
-        self._context = context
+        # Not Twisted's, which counts the wrappers of a factory: nobody counts these.
         self._env = env
-        self._empty_bytes = 0
-        self._lingered = 0
-        self._reading_is_over = False
-        self._writing_is_over = False
-        #: Nothing is told to the protocol inside any more but the end.
-        self._is_over = False
-        #: Whether what was received ends where a record ends, as far as it was followed.
-        self._is_aligned = True
-        #: How many records are all that can be read now; 0: unknown.
-        self._records = 0
-        self._progress = SendProgress()
+        self._engine = Engine(context)
+        self._appSendBuffer: list[bytes] = []
+        self.wrappedProtocol = inner
 
     @property
     def connection(self) -> SSL.Connection:
-        """What OpenSSL knows of it, while it is connected."""
-        connection: SSL.Connection = self._tlsConnection
+        """What OpenSSL knows of it."""
+        connection: SSL.Connection = self._engine.connection
         return connection
+
+    def getHandle(self) -> SSL.Connection:
+        return self.connection
 
     # -- called by the transport below ---------------------------------------
 
     def makeConnection(self, transport: Any) -> None:
         """Begin as the server; the client speaks first."""
-        self._tlsConnection = connection = SSL.Connection(self._context)
-        connection.set_accept_state()
-        self._appSendBuffer: list[bytes] = []
+        self._tlsConnection = self._engine.connection  # where Twisted looks for it
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
@@ -117,10 +106,19 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
                 self.abortConnection()
             return
         self._empty_bytes += len(data)
-        self._records = count_records(data) if self._is_aligned else 0
-        self._is_aligned = self._records > 0
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
-        if self._empty_bytes > _EMPTY_BYTES and self._handshakeDone:
+        # How many records are all that can be read now; 0: unknown.
+        records = count_records(data) if self._is_aligned else 0
+        self._is_aligned = records > 0
+        self._engine.receive(data)
+        if not self._handshakeDone:
+            records = 0
+            self._checkHandshakeStatus()
+            if not self._handshakeDone:
+                return
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()  # type: ignore[no-untyped-call]
+        self._read(records)
+        if self._empty_bytes > _EMPTY_BYTES:
             self.abortConnection()
 
     def readConnectionLost(self) -> None:
@@ -136,44 +134,57 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._env.deadlines.forget(self)
-        if not (self._is_over or self._reading_is_over) and reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
-            reason = Failure(ConnectionLost())  # type: ignore[no-untyped-call]
+        if not (self._is_over or self._reading_is_over) and isinstance(reason.value, ConnectionDone):
+            reason = _CUT_SHORT
         inner, self.wrappedProtocol = self.wrappedProtocol, None
         reason, self._reason = self._reason or reason, None
         self._is_over = self._writing_is_over = self._lostTLSConnection = True
         self.connected = 0
         self._producer = None
-        # Broken here: the connection's callbacks lead back to us.
+        # OpenSSL's memory goes now, whoever still holds us.
+        del self._engine
         self._tlsConnection = None  # type: ignore[assignment]
         inner.connectionLost(reason)
 
     def _checkHandshakeStatus(self) -> None:
         try:
-            super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]
-        except NoCommonProtocol:
+            self._handshakeDone = self._engine.handshake()
+        except SSL.Error:
             self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
-        if self._handshakeDone:
-            self._empty_bytes = 0  # a hello may be long
+            return
+        if not self._handshakeDone:
+            self._flushSendBIO()
+            return
+        self._empty_bytes = 0  # a hello may be long
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
 
-    def _flushReceiveBIO(self) -> None:
-        connection, records = self._tlsConnection, self._records
+    def _read(self, records: int) -> None:
+        """Hand in what can be read."""
+        engine = self._engine
         while not (self._is_over or self._reading_is_over):
             try:
-                data = connection.recv(_READ_BYTES)
-            except SSL.WantReadError:
-                break
-            except SSL.ZeroReturnError:
-                self._client_closed()
+                data = engine.read()
             except SSL.Error:
                 self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
-            else:
+                return
+            if data:
                 self._empty_bytes = 0
                 self.wrappedProtocol.dataReceived(data)
                 records -= 1
                 if not records:
-                    break  # each gives its content once: asking again costs as much as reading
+                    return  # each gave its content: nothing was in them that OpenSSL answers
+            elif data is None:
+                break
+            else:
+                self._client_closed()
         if not self._is_over:
-            self._flushSendBIO()  # type: ignore[no-untyped-call]
+            self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        data = self._engine.outgoing()
+        if data:
+            self.transport.write(data)
 
     def _client_closed(self) -> None:
         self._reading_is_over = True
@@ -187,8 +198,32 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
     # -- called by the protocol inside ---------------------------------------
 
     def write(self, data: bytes) -> None:
-        if not self._writing_is_over:
-            super().write(data)  # type: ignore[no-untyped-call]
+        if not (self._writing_is_over or (self.disconnecting and self._producer is None)):
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        # Called by Twisted as well, with what could not be written before.
+        if self._lostTLSConnection or not data:
+            return
+        if type(data) is not bytes:
+            data = bytes(data)
+        engine, length = self._engine, len(data)
+        written = 0
+        try:
+            if length <= RECORD_BYTES:
+                engine.write(data)
+                written = length
+            while written < length:
+                engine.write(data[written : written + RECORD_BYTES])
+                written += RECORD_BYTES
+                if not written % (_RECORDS_AT_ONCE * RECORD_BYTES):
+                    self._flushSendBIO()
+        except SSL.WantReadError:
+            self._bufferedWrite(data[written:])  # type: ignore[no-untyped-call]
+        except SSL.Error:
+            self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+            return
+        self._flushSendBIO()
 
     def loseWriteConnection(self) -> None:
         """Send ``close_notify`` behind what is written, and go on reading."""
@@ -228,7 +263,7 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         """OpenSSL has given up: its alert goes out, and inside they hear *reason* in the end."""
         self._reason = self._reason or reason
         self._lostTLSConnection = True
-        self._flushSendBIO()  # type: ignore[no-untyped-call]
+        self._flushSendBIO()
         self._end_writing()
         self._is_over = True
         self._end_soon()
@@ -239,11 +274,8 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             return
         self._writing_is_over = True
         if not self._lostTLSConnection:
-            try:
-                self._tlsConnection.shutdown()
-            except SSL.Error:
-                pass
-            self._flushSendBIO()  # type: ignore[no-untyped-call]
+            self._engine.end()
+            self._flushSendBIO()
         if self._producer is not None:
             self._producer = None
             self.transport.unregisterProducer()
@@ -262,6 +294,8 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         """The handshake was not finished in time, or the client does not close."""
         env = self._env
         is_closing = self._is_over and not self._lostTLSConnection
+        if self._progress is None:
+            self._progress = SendProgress()
         if is_closing and self._progress.has_moved(self.transport):
             env.deadlines.set(self, env.seconds() + env.timeouts.idle)
         else:

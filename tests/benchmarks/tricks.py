@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from typing import Any
 from hpack import Decoder, Encoder
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
+from scalingo_proxy.protocols.tls_authority import Authority
+from scalingo_proxy.protocols.tls_certificates import stored_certificate
+from scalingo_proxy.protocols.tls_contexts import server_context
+from scalingo_proxy.protocols.tls_engine import RECORD_BYTES, Engine
 from scalingo_proxy.routing.networks import plain_address
 from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.eager import eager
@@ -117,6 +122,46 @@ def pure() -> Iterator[str]:
     )
 
 
+# -- those of TLS -------------------------------------------------------------
+
+
+def of_tls() -> Iterator[str]:
+    chain, key = Authority.create("measured", time.time()).issue(["a.example"], time.time())
+    context = server_context(stored_certificate("a", chain, key), (b"http/1.1",))
+    engine = Engine(context)
+    coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.create_default_context(cadata=chain.decode())
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = trusting.wrap_bio(coming, going)
+    for _ in range(3):
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        engine.receive(going.read())
+        engine.handshake()
+        coming.write(engine.outgoing())
+    connection, answer = engine.connection, b"x" * 400
+
+    def asked() -> bytes:
+        client.write(b"x" * 500)
+        return going.read()
+
+    def past() -> None:
+        engine.receive(asked())
+        engine.read()
+        engine.write(answer)
+        engine.outgoing()
+
+    def through() -> None:
+        connection.bio_write(asked())
+        connection.recv(RECORD_BYTES)
+        connection.send(answer)
+        connection.bio_read(2 * RECORD_BYTES)
+
+    yield compare("a record read and one written, with a client that writes one", through, past, 2000)
+
+
 # -- those of the reactor -----------------------------------------------------
 
 
@@ -200,7 +245,7 @@ def of_the_reactor() -> Iterator[str]:
 
 
 def main() -> None:
-    for lines in (pure(), of_the_reactor()):
+    for lines in (pure(), of_tls(), of_the_reactor()):
         for each in lines:
             sys.stdout.write(f"{each}\n")
             sys.stdout.flush()

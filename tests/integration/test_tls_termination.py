@@ -303,6 +303,33 @@ class SessionTests(CertificatesCase):
             self.assertIn(b"KEYUPDATE", said)
             self.assertIn(b"200 OK", self.request(other, "a.test"))
 
+    def test_new_keys(self) -> None:
+        """A client that changes its keys, and asks for new ones of ours, gets its answers all the same."""
+        self.start(self.hello("a.test"))
+        self.tell("a", "a.test")
+        program = needs_program("openssl", "install the package openssl")
+        address = f"127.0.0.1:{self.port}"
+        words = [program, "s_client", "-connect", address, "-servername", "a.test", "-tls1_3"]
+        client = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+        )
+        assert client.stdin is not None and client.stdout is not None
+        said = b""
+        try:
+            for command in (b"K\n", b"k\n"):
+                client.stdin.write(command)
+                while b"KEYUPDATE" not in said:
+                    said += os.read(client.stdout.fileno(), 65536)
+                client.stdin.write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+                while b"200 OK" not in said:
+                    data = os.read(client.stdout.fileno(), 65536)
+                    self.assertNotEqual(data, b"", said)
+                    said += data
+                said = b""
+        finally:
+            client.kill()
+            client.communicate()
+
     def command(self, version: str, command: bytes, most: int) -> bytes:
         """What OpenSSL's client says, given *command* until its connection ends."""
         program = needs_program("openssl", "install the package openssl")

@@ -6,6 +6,7 @@ import ssl
 from random import Random
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.task import Clock
@@ -289,6 +290,43 @@ class TransportTests(TerminationCase):
         client.send(LONG)
         self.settle()
         self.assertEqual((self.inner.received, client.received), (LONG, LONG + b"one two"))
+
+    def test_any_bytes(self) -> None:
+        """Whatever is like bytes can be written, and nothing at all."""
+        client = self.connect()
+        for data in (bytearray(b"one "), b"", memoryview(b"two ")[1:], bytearray(b"three" * 10_000)):
+            self.inner.transport.write(data)
+        self.settle()
+        self.assertEqual(client.received, b"one wo " + b"three" * 10_000)
+
+    def test_writing_has_to_wait(self) -> None:
+        """What OpenSSL does not take in the middle of a change of keys goes out in order, when it is over."""
+        client = self.connect()
+        producer = PushRecorder()
+        self.inner.transport.registerProducer(producer, True)
+        engine = self.tls._engine
+
+        class Changing:
+            """Waits for the client's next bytes."""
+
+            receive, read, outgoing, end = engine.receive, engine.read, engine.outgoing, engine.end
+            waits = True
+
+            def write(self, data: bytes) -> None:
+                if self.waits:
+                    raise SSL.WantReadError
+                engine.write(data)
+
+        self.tls._engine = Changing()
+        self.inner.transport.write(b"one ")
+        self.inner.transport.write(LONG)
+        self.settle()
+        self.assertEqual((client.received, producer.calls), (b"", ["pause"]))
+        self.tls._engine.waits = False
+        client.send(b"next")
+        self.settle()
+        self.assertEqual((client.received, self.inner.received), (b"one " + LONG, b"next"))
+        self.assertEqual(producer.calls[-1], "resume")
 
     def test_back_pressure(self) -> None:
         """A client that does not read pauses the producer, and resumes it."""
