@@ -65,7 +65,7 @@ class EagerServer(Eager, tcp.Server):
 
 
 #: Connections that a port accepts in one turn of the reactor; the others wait in the system's queue.
-ACCEPTS_A_TURN = 20
+ACCEPTS_A_TURN = 8
 
 
 class EagerPort(tcp.Port):
