@@ -9,19 +9,15 @@ a byte that it could not place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any
 
-from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
-
 from scalingo_proxy.model import App, Route, RouteQuery
-from scalingo_proxy.protocols.secured import Secured
-from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
+from scalingo_proxy.testing.clients import ScriptedClient
 from scalingo_proxy.testing.messages import Request
-from scalingo_proxy.testing.world import World, build_http_factory
+from scalingo_proxy.testing.world import World
 from tests.corpus import Case, load_cases
-from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context
+from tests.protocols.tls_worlds import TLSDoor, connect_inside, cut_by, whole
 from tests.protocols.worlds import WorldTestCase
 
 _PEERS = {"": "192.0.2.1", "trusted": "10.0.0.9"}
@@ -99,94 +95,26 @@ class PlainTests(WorldTestCase):
         self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
 
 
-class _TLSFactory(Factory):
-    """Ends TLS in front of a world's HTTP factory, with one certificate for all names."""
-
-    def __init__(self, world: World, **options: Any) -> None:
-        self.http = build_http_factory(world, **options)
-        self.context = server_context(certificate("any.test"), (b"http/1.1",))
-        self.clock: Clock = world.clock
-
-    def doStart(self) -> None:
-        self.http.doStart()
-
-    def doStop(self) -> None:
-        self.http.doStop()
-
-    def drain(self, seconds: float) -> Any:
-        return self.http.drain(seconds)
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return _FirstBytes(self)
-
-
-class _FirstBytes:
-    """Hands the connection to TLS with its first bytes."""
-
-    transport: Any
-
-    def __init__(self, factory: _TLSFactory) -> None:
-        self.factory = factory
-
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-
-    def dataReceived(self, data: bytes) -> None:
-        factory = self.factory
-
-        def build(negotiated: Negotiated) -> Any:
-            frontend = factory.http.buildProtocol(None)
-            # Covers everything: which host may be asked here is not what is tested.
-            frontend._secured = Secured(negotiated.version, lambda host: True)
-            return frontend
-
-        env = factory.http.env
-        until = env.seconds() + 10
-        self.transport.protocol = terminate(
-            env, self.transport, data, factory.context, build, until=until, on_failed=lambda error: None
-        )
-
-    def connectionLost(self, reason: Any) -> None:
-        pass
-
-
 class TLSTests(WorldTestCase):
     """Inside TLS that ends at the proxy."""
 
+    def run_case(self, case: Case, seed: int, cut: bool = False) -> list[str]:
+        world = World(seed, resolver=AnyHost(), build=TLSDoor, trusted_proxies=["10.0.0.0/8"], cut=cut)
+        app = world.app("any", ["any.test"])
+        records = cut_by(Random(seed)) if cut else whole
+        client = connect_inside(world, ScriptedClient(world.network), _PEERS[case.peer], records)
+        client.send(case.input)
+        world.advance(1.0)
+        client.abort()
+        world.advance(1.0)
+        found = complaints(case, app.backend.requests, app.backend.malformed)
+        world.end()
+        return found
+
     def test_whole(self) -> None:
         """As one write inside TLS."""
-        failed = {}
-        context = client_context()
-        for case in _CASES:
-            world = World(resolver=AnyHost(), build=_TLSFactory, trusted_proxies=["10.0.0.0/8"])
-            app = world.app("any", ["any.test"])
-            client = MemoryTLSClient(context, "any.test")
-            source = (_PEERS[case.peer], 0)
-            world.network.connectTCP(*world.address, _Given(client), bindAddress=source)
-            world.run_until(lambda client=client: client.is_established)  # type: ignore[misc]
-            client.send(case.input)
-            world.advance(1.0)
-            if client.reason is None:
-                client.transport.abortConnection()
-            world.advance(1.0)
-            found = complaints(case, app.backend.requests, app.backend.malformed)
-            if found:
-                failed[case.name] = found
-            world.end()
-        self.assertEqual({}, failed)
+        self.assertEqual({}, failures(self.run_case, _CASES))
 
-
-class _Given(Factory):
-    noisy = False
-
-    def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
-
-    def startedConnecting(self, connector: Any) -> None:
-        pass
-
-    def clientConnectionLost(self, connector: Any, reason: Any) -> None:
-        pass
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return self._protocol
+    def test_cut(self) -> None:
+        """In records and segments of random sizes."""
+        self.assertEqual({}, failures(self.run_case, _CASES, cut=True))

@@ -20,6 +20,8 @@ from tests.corpus import decode
 from tests.corpus.http2 import Case, load_cases
 from tests.protocols.http2_worlds import HTTP2TestCase, RawClient, headers_frame
 from tests.protocols.test_corpus import AnyHost, failures
+from tests.protocols.tls_worlds import TLSDoor, connect_inside, cut_by, whole
+from tests.protocols.tls_worlds import bytewise as one_byte
 
 #: What is ours to say, and nobody else's.
 OURS = (
@@ -32,14 +34,15 @@ OURS = (
 )
 
 _CASES = load_cases()
-_PROBE = [
+#: What is asked next on the same connection.
+PROBE = [
     (b":method", b"GET"),
     (b":scheme", b"http"),
     (b":authority", b"app.test"),
     (b":path", b"/asked-next"),
 ]
 #: Byte by byte takes long, and what is large is cut at random anyhow.
-_FEW_BYTES = 6000
+_FEW_BYTES = 1000
 
 
 def frames_of(case: Case, random: Random | None) -> list[Frame]:
@@ -79,8 +82,14 @@ def _block(fields: list[tuple[bytes, bytes]], random: Random | None) -> list[Fra
     return frames
 
 
-def complaints(case: Case, client: RawClient, app: WorldApp) -> list[str]:
-    """What is not as the case has it."""
+def complaints(
+    case: Case, client: RawClient, app: WorldApp, scheme: bytes = b"http", address: bytes = b"192.0.2.1"
+) -> list[str]:
+    """What is not as the case has it.
+
+    :param scheme: what the client really speaks, whatever it says.
+    :param address: where it really comes from.
+    """
     backend = app.backend
     found = [f"the backend could not read: {why}" for why in backend.malformed]
     requests = [request for request in backend.requests if request.target != b"/asked-next"]
@@ -92,8 +101,8 @@ def complaints(case: Case, client: RawClient, app: WorldApp) -> list[str]:
         if not requests:
             found.append("nothing reached the backend")
         for request in requests:
-            found += _differences(case, request)
-    verdict = _verdict(client)
+            found += _differences(case, request) + _forged(request.headers, scheme, address)
+    verdict = verdict_of(client)
     if verdict != case.then:
         found.append(f"the client was told {verdict!r}")
     asked_next = [request for request in backend.requests if request.target == b"/asked-next"]
@@ -114,7 +123,7 @@ def _differences(case: Case, request: Request) -> list[str]:
         found.append(f"the backend was asked for {request.get(b'Host')!r}")
     if case.rewritten is not None and _without_ours(request) != case.rewritten:
         found.append(f"this travelled on: {_without_ours(request)!r}")
-    return found + _forged(request.headers)
+    return found
 
 
 def _name(host: bytes) -> str:
@@ -132,21 +141,22 @@ def _without_ours(request: Request) -> bytes:
     return b"".join(line + b"\r\n" for line in (request.start_line, *kept, b"<ours>"))
 
 
-def _forged(headers: Headers) -> list[str]:
+def _forged(headers: Headers, scheme: bytes, address: bytes) -> list[str]:
     """Whether a backend that reads ``_`` and ``.`` as ``-`` could believe a word of the client's."""
     read = [bytes(c if chr(c).isalnum() and c < 128 else 45 for c in name.lower()) for name, _ in headers]
     found = [f"{name!r} does not stand once" for name in OURS if read.count(name.lower()) != 1]
     relayed = [name for name in (b"forwarded", b"x-forwarded-host", b"proxy") if name in read]
     found += [f"{name!r} was relayed" for name in relayed]
     values = dict(zip(read, (value for _, value in headers), strict=True))
-    if (values.get(b"x-forwarded-for"), values.get(b"x-real-ip")) != (b"192.0.2.1", b"192.0.2.1"):
+    if (values.get(b"x-forwarded-for"), values.get(b"x-real-ip")) != (address, address):
         found.append("the client's address is not what it is")
-    if values.get(b"x-forwarded-proto") != b"http":
+    if values.get(b"x-forwarded-proto") != scheme:
         found.append("the client's scheme is not what it is")
     return found
 
 
-def _verdict(client: RawClient) -> str:
+def verdict_of(client: RawClient) -> str:
+    """What the client was told on stream 1."""
     if client.goaway:
         return "goaway"
     told = [listed for stream_id, listed in client.lists if stream_id == 1]
@@ -161,16 +171,23 @@ def _verdict(client: RawClient) -> str:
 class CorpusTests(HTTP2TestCase):
     """Each case has the same outcome, however its bytes travel."""
 
-    def run_case(self, case: Case, seed: int = 0, cut: bool = False, bytewise: bool = False) -> list[str]:
+    scheme = b"http"
+
+    def open(self, seed: int, cut: bool, bytewise: bool) -> tuple[World, RawClient]:
+        """A world and a client of its proxy, whose bytes travel as they shall."""
         world = World(seed, resolver=AnyHost(), build=self.build, cut=cut or bytewise)
         if bytewise:
             world.network.kernel.portion = lambda size: min(size, 1)  # type: ignore[method-assign]
+        return world, self.connect(world, RawClient(), "192.0.2.1")
+
+    def run_case(self, case: Case, seed: int = 0, cut: bool = False, bytewise: bool = False) -> list[str]:
+        world, client = self.open(seed, cut, bytewise)
         app = world.app("any", ["any.test"])
-        client = self.connect(world, RawClient(), "192.0.2.1").begin()
+        client.begin()
         frames = frames_of(case, Random(seed) if cut else None)
-        client.write(*frames, headers_frame(3, _PROBE, "END_STREAM"))
+        client.write(*frames, headers_frame(3, PROBE, "END_STREAM"))
         world.advance(1.0)
-        found = complaints(case, client, app)
+        found = complaints(case, client, app, self.scheme)
         client.close()
         world.advance(1.0)
         if case.accepts is None and any(
@@ -194,3 +211,15 @@ class CorpusTests(HTTP2TestCase):
         few = [case for case in _CASES if sum(len(name + value) for name, value in case.fields) < _FEW_BYTES]
         self.assertGreater(len(few), 280)
         self.assertEqual({}, failures(self.run_case, few, bytewise=True))
+
+
+class TLSCorpusTests(CorpusTests):
+    """The same inside TLS, agreed on by ALPN: cut into records at will, a byte in each at last."""
+
+    scheme = b"https"
+
+    def open(self, seed: int, cut: bool, bytewise: bool) -> tuple[World, RawClient]:
+        """The same."""
+        world = World(seed, resolver=AnyHost(), build=TLSDoor, alpn="h2", cut=cut)
+        records = one_byte if bytewise else cut_by(Random(seed)) if cut else whole
+        return world, connect_inside(world, RawClient(), "192.0.2.1", records, "h2")
