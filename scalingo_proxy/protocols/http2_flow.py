@@ -122,6 +122,11 @@ class Incoming:
         return 0 <= self.expected < self.received
 
     @property
+    def waits_for_end(self) -> bool:
+        """Whether all came that was announced, and the client has not said that this is all."""
+        return self.received == self.expected and not self.ended
+
+    @property
     def is_too_short(self) -> bool:
         """Whether it ended before everything came that was announced."""
         return self.ended and self.received < self.expected

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from scalingo_proxy.errors import BadRequest, BodyTooLarge, ProxyError
+from scalingo_proxy.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ClientClosed,
+    DrainTimeout,
+    InternalError,
+    ProxyError,
+    RequestTimeout,
+)
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import CRAWL_DOWN, CRAWL_SECONDS, CRAWL_UP
 from scalingo_proxy.protocols.downstream import Phase
@@ -20,6 +28,7 @@ from scalingo_proxy.protocols.http2_flow import Incoming
 from scalingo_proxy.protocols.http2_responder import HTTP2Responder
 from scalingo_proxy.protocols.http2_stream_transport import HTTP2StreamTransport
 from scalingo_proxy.protocols.relay import RelayEnd
+from scalingo_proxy.wire.error_answer import wants_json
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
@@ -39,6 +48,8 @@ _log = Logger()
 #: long to stop by itself; some take RST_STREAM for the loss of the response.
 _LINGER_SECONDS = 2.0
 
+_STALLED = RequestTimeout("the request body stalled")
+
 
 class HTTP2Stream(HTTP2Responder):
     """The client's side of one exchange over HTTP/2.
@@ -52,6 +63,8 @@ class HTTP2Stream(HTTP2Responder):
         self._frontend = frontend
         self._env = frontend.env
         self._in = Incoming(-1)
+        #: The record of a request of which only the end of the stream is missing.
+        self._unstarted: Record | None = None
         self._input_over = False
         self._is_websocket = False
         self._is_tunnel = False
@@ -82,7 +95,14 @@ class HTTP2Stream(HTTP2Responder):
             return
         frontend.describe(record, head)
         self._head = head
-        self._start(head, record)
+        if ended or head.framing.has_body or head.websocket_key:
+            self._start(head, record)
+        else:
+            # A content-length of 0, and the stream goes on: a body may still follow, and then
+            # the request is malformed.  A backend would take the head alone for all of it.
+            self._unstarted = record
+            self._in.expected = 0
+            self._env.deadlines.set(self, record.started_at + self._env.timeouts.request_body)
 
     def _start(self, head: RequestHead, record: Record) -> None:
         self._is_websocket = bool(head.websocket_key)
@@ -103,7 +123,9 @@ class HTTP2Stream(HTTP2Responder):
         incoming.received += len(payload)
         incoming.ended = event.ended
         if exchange is None:
-            if incoming.ended:
+            if self._unstarted is not None:
+                self._end_of_nothing()
+            elif incoming.ended:
                 self._conclude()
             return  # answered already: the window stays shut
         if incoming.is_too_long or incoming.is_too_short:
@@ -116,6 +138,33 @@ class HTTP2Stream(HTTP2Responder):
                 return
         incoming.hold(payload)
 
+    def _end_of_nothing(self) -> None:
+        """More came of a request that has no body: its end, or what makes it malformed."""
+        record, head = self._unstarted, self._head
+        assert record is not None and head is not None
+        if self._in.is_too_long:
+            self.reset(ErrorCode.PROTOCOL_ERROR)
+            self._tell_unstarted(BadRequest("the body is not as long as the content-length"))
+        elif self._in.ended:
+            self._unstarted = None
+            self._env.deadlines.clear(self)
+            self._start(head, record)
+
+    def _tell_unstarted(self, error: ProxyError) -> None:
+        """Nothing comes of the request whose end is waited for."""
+        record, self._unstarted = self._unstarted, None
+        if record is not None:
+            self._frontend.refused(error, record)
+        self._conclude()
+
+    def _refuse_unstarted(self, error: ProxyError) -> None:
+        """The same, and the client is told."""
+        record, head = self._unstarted, self._head
+        assert record is not None and head is not None
+        self._answer(error, record, wants_json(head.fields), head.method != b"HEAD")
+        self._tell_unstarted(error)
+        self._rest()
+
     def hand_on(self) -> None:
         """Pass on what came in this turn: for each frame alone it would cost as much as for all."""
         if self._exchange is not None:
@@ -125,7 +174,7 @@ class HTTP2Stream(HTTP2Responder):
         """The client sent what stands behind its body."""
         incoming = self._in
         incoming.ended = event.ended
-        if self._exchange is None:
+        if self._exchange is None and self._unstarted is None:
             if incoming.ended:
                 self._conclude()
             return
@@ -138,14 +187,17 @@ class HTTP2Stream(HTTP2Responder):
             self._malformed("trailers stand where none can be")
         elif incoming.is_too_short:
             self._malformed("the body is not as long as the content-length")
+        elif self._unstarted is not None:
+            self._end_of_nothing()
         else:
             self._hand_over()
 
     def _malformed(self, why: str) -> None:
-        exchange = self._exchange
-        assert exchange is not None
         self.reset(ErrorCode.PROTOCOL_ERROR)
-        exchange.fail(BadRequest(why))
+        if self._exchange is not None:
+            self._exchange.fail(BadRequest(why))
+        else:
+            self._tell_unstarted(BadRequest(why))
 
     def open_upload(self) -> None:
         """Hand over the request body, what was held first."""
@@ -165,6 +217,8 @@ class HTTP2Stream(HTTP2Responder):
         incoming, exchange = self._in, self._exchange
         if not incoming.is_open or self._input_over or self._closed or exchange is None:
             return
+        if incoming.waits_for_end:
+            return  # with its last byte the request would be whole for the backend, and may yet be malformed
         payload = incoming.take()
         if payload:
             if self._relay_end is not None:
@@ -260,7 +314,7 @@ class HTTP2Stream(HTTP2Responder):
         elif self._exchange is not None:
             self._exchange.client_left()
         else:
-            self._conclude()
+            self._tell_unstarted(ClientClosed())
 
     def was_reset(self) -> None:
         """A mistake of the client's was answered with RST_STREAM."""
@@ -268,7 +322,7 @@ class HTTP2Stream(HTTP2Responder):
         if self._exchange is not None:
             self._exchange.fail(BadRequest("a frame came where none of its kind may be"))
         else:
-            self._conclude()
+            self._tell_unstarted(BadRequest("a frame came where none of its kind may be"))
 
     def crawls(self, now: float) -> bool:
         """Whether the client sends, or takes, so little that it hardly can be meant well."""
@@ -280,17 +334,23 @@ class HTTP2Stream(HTTP2Responder):
                 return self._in.received < seconds * CRAWL_UP
             if not self._source_paused:
                 return False  # it is the backend that takes its time
+        elif self._unstarted is not None:
+            return True
         return self.out.sent < seconds * CRAWL_DOWN
 
     def give_up(self) -> None:
         """Make room for others: the client is told what it would have been told later."""
         if self._exchange is not None:
             self._exchange.deadline_reached()
+        elif self._unstarted is not None:
+            self._refuse_unstarted(_STALLED)
 
     def cut(self) -> None:
         """The proxy stops and waits no longer."""
         if self._exchange is not None:
             self._exchange.cut()
+        elif self._unstarted is not None:
+            self._refuse_unstarted(DrainTimeout())
         else:
             self.lost()
 
@@ -301,12 +361,14 @@ class HTTP2Stream(HTTP2Responder):
         else:
             _log.failure("stream {stream_id} failed", stream_id=self.id)
             self.reset(ErrorCode.INTERNAL_ERROR)
-            self._conclude()
+            self._tell_unstarted(InternalError())
 
     def deadline_reached(self) -> None:
         """Whatever this stream waits for took too long."""
         exchange = self._exchange
-        if not (exchange is not None and exchange.is_leaving) and self._client_is_slow():
+        if self._unstarted is not None:
+            self._refuse_unstarted(_STALLED)
+        elif not (exchange is not None and exchange.is_leaving) and self._client_is_slow():
             self._wait_for_client()
         elif exchange is not None:
             waits_for_client = bool(self.out.size or self.out.heads)

@@ -20,7 +20,7 @@ from tests.corpus import decode
 from tests.corpus.http2 import Case, load_cases
 from tests.protocols.http2_worlds import HTTP2TestCase, RawClient, headers_frame
 from tests.protocols.test_corpus import AnyHost, failures
-from tests.protocols.tls_worlds import TLSDoor, connect_inside, cut_by, whole
+from tests.protocols.tls_worlds import Cut, TLSDoor, connect_inside, cut_by, whole
 from tests.protocols.tls_worlds import bytewise as one_byte
 
 #: What is ours to say, and nobody else's.
@@ -178,14 +178,27 @@ class CorpusTests(HTTP2TestCase):
         world = World(seed, resolver=AnyHost(), build=self.build, cut=cut or bytewise)
         if bytewise:
             world.network.kernel.portion = lambda size: min(size, 1)  # type: ignore[method-assign]
-        return world, self.connect(world, RawClient(), "192.0.2.1")
+        return world, self.connect_to(world)
 
-    def run_case(self, case: Case, seed: int = 0, cut: bool = False, bytewise: bool = False) -> list[str]:
+    def connect_to(self, world: World) -> RawClient:
+        """A client of the proxy of *world*."""
+        client: RawClient = self.connect(world, RawClient(), "192.0.2.1")
+        return client
+
+    def run_case(
+        self, case: Case, seed: int = 0, cut: bool = False, bytewise: bool = False, framewise: bool = False
+    ) -> list[str]:
         world, client = self.open(seed, cut, bytewise)
         app = world.app("any", ["any.test"])
         client.begin()
-        frames = frames_of(case, Random(seed) if cut else None)
-        client.write(*frames, headers_frame(3, PROBE, "END_STREAM"))
+        frames = [*frames_of(case, Random(seed) if cut else None), headers_frame(3, PROBE, "END_STREAM")]
+        if framewise:
+            self.keep_a_connection(world, app)
+            for frame in frames:
+                client.write(frame)
+                world.settle()
+        else:
+            client.write(*frames)
         world.advance(1.0)
         found = complaints(case, client, app, self.scheme)
         client.close()
@@ -197,6 +210,15 @@ class CorpusTests(HTTP2TestCase):
         world.end()
         return found
 
+    def keep_a_connection(self, world: World, app: WorldApp) -> None:
+        """Have a connection to the backend at hand, so that nothing waits for one to be made."""
+        client = self.connect_to(world).begin()
+        client.write(headers_frame(1, PROBE, "END_STREAM"))
+        world.run_until(lambda: client.statuses_of(1))
+        client.close()
+        world.settle()
+        del app.backend.requests[:]
+
     def test_whole(self) -> None:
         """As one segment."""
         self.assertGreater(len(_CASES), 290)
@@ -205,6 +227,10 @@ class CorpusTests(HTTP2TestCase):
     def test_cut(self) -> None:
         """In segments and frames of random sizes."""
         self.assertEqual({}, failures(self.run_case, _CASES, cut=True))
+
+    def test_framewise(self) -> None:
+        """A frame at a time, each passed on before the next one comes."""
+        self.assertEqual({}, failures(self.run_case, _CASES, framewise=True))
 
     def test_bytewise(self) -> None:
         """A byte at a time."""
@@ -222,4 +248,9 @@ class TLSCorpusTests(CorpusTests):
         """The same."""
         world = World(seed, resolver=AnyHost(), build=TLSDoor, alpn="h2", cut=cut)
         records = one_byte if bytewise else cut_by(Random(seed)) if cut else whole
-        return world, connect_inside(world, RawClient(), "192.0.2.1", records, "h2")
+        return world, self.connect_to(world, records)
+
+    def connect_to(self, world: World, records: Cut = whole) -> RawClient:
+        """The same."""
+        client: RawClient = connect_inside(world, RawClient(), "192.0.2.1", records, "h2")
+        return client

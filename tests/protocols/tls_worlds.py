@@ -19,7 +19,7 @@ from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
 from scalingo_proxy.testing.world import World, build_http_factory
 from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context
 
-__all__ = ["SERVER_NAME", "TLSDoor", "bytewise", "connect_inside", "cut_by", "whole"]
+__all__ = ["Cut", "SERVER_NAME", "TLSDoor", "bytewise", "connect_inside", "cut_by", "whole"]
 
 #: What clients ask for in the hello.
 SERVER_NAME = "any.test"
