@@ -89,6 +89,16 @@ class Exchange(ExchangeEnding):
         )
         record.sent_bytes = len(words)
         # All is in order before the first byte goes out: an answer may come inside the call.
+        if self._request_complete and self._kept is None and not self._upload_paused:
+            # Nothing but a head, as most are.
+            env, timed, pool = self._env, self._timed, self._pool
+            assert pool is not None
+            self.phase = _WAITING
+            timed.deadline = at = env.seconds() + pool.timeouts.first_byte
+            if at < timed.looked_at:
+                env.deadlines.look_sooner(timed)
+            backend.send_request(head, words)
+            return
         if self._request_complete:
             self._request_sent()
             backend.send_request(head, words)
@@ -126,11 +136,7 @@ class Exchange(ExchangeEnding):
         if self.response_begun or self._upload_paused:
             return  # a paused one is sent when the backend has taken the rest
         self.phase = _WAITING
-        env, timed, pool = self._env, self._timed, self._pool
-        assert pool is not None
-        timed.deadline = at = env.seconds() + pool.timeouts.first_byte
-        if at < timed.looked_at:
-            env.deadlines.look_sooner(timed)
+        self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.first_byte)
 
     def request_payload(self, payload: bytes) -> None:
         """The client sent a piece of its body."""
@@ -269,11 +275,12 @@ class Exchange(ExchangeEnding):
         self._backend = None
         if self._head.websocket_key and self._is_no_websocket(head):
             return
-        record, lease, self._lease = self.record, self._lease, None
+        record = self.record
         if record.first_byte_at is None:
             record.first_byte_at = now
         self._begin_response(head)
         record.bytes_out += len(payload)
+        lease, self._lease = self._lease, None
         if lease is not None:
             lease.release(_COMPLETED, now)
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)

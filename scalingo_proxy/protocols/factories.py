@@ -140,7 +140,7 @@ class HTTPProxyFactory(DrainingFactory):
         networks = Networks(trusted_proxies)
         self._is_trusted: Callable[[str], bool] | None = networks.__contains__ if networks else None
         self._public_port = public_port
-        self._note_agents = note_agents
+        self.notes_agents = note_agents
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend | None:
         return HTTPFrontend(self) if self.has_room(addr) else None  # None: Twisted closes the connection
@@ -167,8 +167,8 @@ class HTTPProxyFactory(DrainingFactory):
         return identity
 
     def note_fields(self, record: Record, head: RequestHead) -> None:
-        """Keep what only some request logs want."""
-        if not self._note_agents:
+        """Keep what only some request logs want, if this one does."""
+        if not self.notes_agents:
             return
         for name, value in head.fields:
             lower = name.lower()

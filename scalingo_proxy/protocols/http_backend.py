@@ -43,6 +43,9 @@ _MAX_INFORMATIONAL = 10
 #: How every response head begins.
 _STATUS_LINE_START = b"HTTP/"
 
+_NO_RESPONSE = "the backend sent bytes that are no HTTP response"
+_TOO_LARGE = "the backend sent a response head that is too large"
+
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
 _CHUNKED, _LENGTH = FramingKind.CHUNKED, FramingKind.LENGTH
 _HEAD, _WHOLE = Event.HEAD, Event.WHOLE
@@ -259,33 +262,17 @@ class HTTPBackend(Protocol, Timed):
     # -- the response --------------------------------------------------------
 
     def _receive_head(self, data: bytes) -> None:
-        if self._head:
-            self._head += data
-            received: bytes | bytearray = self._head
+        end = data.find(b"\r\n\r\n") + 4
+        if end > 3 and not self._head:
+            block, rest = data[:end], data[end:]
         else:
-            received = data
-        try:
-            end = head_end(received, self._searched)
-        except FramingError:
-            self._refuse(BadResponse("the backend sent bytes that are no HTTP response"))
-            return
-        if (end if end >= 0 else len(received)) > MAX_RESPONSE_HEAD_BYTES:
-            self._refuse(BadResponse("the backend sent a response head that is too large"))
-            return
-        if end < 0:
-            if bytes(received[: len(_STATUS_LINE_START)]) != _STATUS_LINE_START[: len(received)]:
-                # Another protocol: nobody need wait for the rest of it, or for its end.
-                self._refuse(BadResponse("the backend sent bytes that are no HTTP response"))
+            whole = self._gather_head(data)
+            if whole is None:
                 return
-            self._searched = len(received)
-            if not self._head:
-                self._head += data
-            if self.exchange is not None:
-                self.exchange.response_bytes_seen()
+            block, rest = whole
+        if len(block) > MAX_RESPONSE_HEAD_BYTES:
+            self._refuse(BadResponse(_TOO_LARGE))
             return
-        block, rest = bytes(received[:end]), bytes(received[end:])
-        self._head = bytearray()
-        self._searched = 0
         try:
             response = parse_response_head(block, self._method)
         except ProxyError as error:
@@ -293,8 +280,38 @@ class HTTPBackend(Protocol, Timed):
             return
         if response.status < 200:
             self._receive_informational(response, rest)
+            return
+        self._response = response
+        framing = response.framing
+        if framing.length == len(rest) and framing.kind is _LENGTH:
+            # Most bodies come with their head and are all of what came.
+            self._finish(_WHOLE, rest, [], b"", response)
         else:
             self._begin_response(response, rest)
+
+    def _gather_head(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """The head that *data* completes, and what is behind it; None: it is not there, or never will be."""
+        received = self._head
+        received += data
+        try:
+            end = head_end(received, self._searched)
+        except FramingError:
+            self._refuse(BadResponse(_NO_RESPONSE))
+            return None
+        if end >= 0:
+            self._head = bytearray()
+            self._searched = 0
+            return bytes(received[:end]), bytes(received[end:])
+        if len(received) > MAX_RESPONSE_HEAD_BYTES:
+            self._refuse(BadResponse(_TOO_LARGE))
+        elif bytes(received[: len(_STATUS_LINE_START)]) != _STATUS_LINE_START[: len(received)]:
+            # Another protocol: nobody need wait for the rest of it, or for its end.
+            self._refuse(BadResponse(_NO_RESPONSE))
+        else:
+            self._searched = len(received)
+            if self.exchange is not None:
+                self.exchange.response_bytes_seen()
+        return None
 
     def _receive_informational(self, response: ResponseHead, rest: bytes) -> None:
         exchange = self.exchange
@@ -315,13 +332,7 @@ class HTTPBackend(Protocol, Timed):
     def _begin_response(self, response: ResponseHead, rest: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
-        framing = response.framing
-        self._response = response
-        if framing.length == len(rest) and framing.kind is _LENGTH:
-            # Most bodies come with their head and are all of what came.
-            self._finish(_WHOLE, rest, [], b"", response)
-            return
-        reader = framing.reader()
+        reader = response.framing.reader()
         try:
             payload = reader.receive(rest) if rest else b""
         except FramingError as error:

@@ -72,17 +72,12 @@ class HTTPEnding(HTTPResponder):
 
     # -- what is told of it ---------------------------------------------------
 
-    def _new_record(self) -> Record:
-        """The record of a request that begins now."""
-        assert self._identity is not None
-        env = self._env
-        return Record(env.seconds(), env.wall_clock(), self._identity.peer, self._factory.listener)
-
     def _unread_record(self) -> Record:
         """The record of what never became a request; it began with the first byte of its head."""
-        record = self._new_record()
-        assert self._identity is not None
-        record.protocol, record.tls = "http/1.1", self._identity.tls
+        env, identity = self._env, self._identity
+        assert identity is not None
+        record = Record(env.seconds(), env.wall_clock(), identity.peer, self._factory.listener)
+        record.protocol, record.tls = "http/1.1", identity.tls
         if self._doing is Doing.HEAD and self._ahead:
             now, wait = record.started_at, self._env.timeouts.request_head
             waited = wait - (self.deadline - now) if self.deadline <= now + wait else wait  # it is just over

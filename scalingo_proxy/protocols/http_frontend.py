@@ -23,6 +23,7 @@ from scalingo_proxy.errors import (
     ProxyError,
     RequestTimeout,
 )
+from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_ending import Doing
 from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES, HTTPUploads
@@ -36,7 +37,6 @@ from scalingo_proxy.wire.http1_forwarding import (
     informational_head,
 )
 from scalingo_proxy.wire.http1_head import (
-    RequestHead,
     ResponseHead,
     check_unfinished_request_head,
     head_end,
@@ -94,7 +94,15 @@ class HTTPFrontend(HTTPUploads):
             self._relay_end.data_received(data)
             return
         try:
-            if doing is _WAITING and self._is_one_head(data):
+            if (
+                doing is _WAITING
+                # A head, whole and alone, as most are: no copies and no deadline (3 µs less).
+                and data.endswith(b"\r\n\r\n")
+                and data.find(b"\r\n\r\n") == len(data) - 4
+                and not self._ahead
+                and not self._writing_paused
+                and data[0] != 13  # an empty line may stand before it
+            ):
                 self._doing = _HEAD
                 self._begin_with(data)
             elif doing is _EXCHANGE:
@@ -308,26 +316,6 @@ class HTTPFrontend(HTTPUploads):
         self._searched = 0
         return self._begin_with(block)
 
-    def _is_one_head(self, data: bytes) -> bool:
-        """Whether a head is there, whole and alone, as most are: no copies and no deadline (3 µs less)."""
-        return (
-            data.endswith(b"\r\n\r\n")
-            and data.find(b"\r\n\r\n") == len(data) - 4
-            and not self._ahead
-            and not self._writing_paused
-            and data[0] != 13  # an empty line may stand before it
-        )
-
-    def _begin_with(self, block: bytes) -> bool:
-        """Begin the request that *block* is the head of; False: it was refused."""
-        try:
-            head = parse_request_head(block, self._env.limits)
-        except ProxyError as error:
-            self._refuse(error)
-            return False
-        self._begin_exchange(head)
-        return True
-
     def _skip_empty_line(self) -> bool:
         """Pass over one empty line before a request (RFC 9112 §2.2); False: need more."""
         ahead = self._ahead
@@ -339,35 +327,44 @@ class HTTPFrontend(HTTPUploads):
                 del ahead[:2]
         return bool(ahead)
 
-    def _begin_exchange(self, head: RequestHead) -> None:
-        assert self._identity is not None
-        env = self._env
+    def _begin_with(self, block: bytes) -> bool:
+        """Begin the request that *block* is the head of; False: it was refused."""
+        env, identity, factory = self._env, self._identity, self._factory
+        assert identity is not None
+        try:
+            head = parse_request_head(block, env.limits)
+        except ProxyError as error:
+            self._refuse(error)
+            return False
         self._doing = _EXCHANGE
+        self._head = head
+        self._skipped_line = False
         if not self.has_asked:
             env.clients.first_asked(self)
-        self._skipped_line = False
-        self._head = head
         if head.framing.has_body:
             self._cycle.on_request(Event.HEAD)
             self._body = head.framing.reader()
             self._body_bytes = 0
         else:
             self._cycle.on_request(_WHOLE)
-        record = self._new_record()
+        record = Record(env.seconds(), env.wall_clock(), identity.peer, factory.listener)
         record.method = head.method.decode("ascii")
         record.host = head.host
         record.path = head.target.decode("ascii")
         record.protocol = "http/1.1" if head.version else "http/1.0"
-        record.client = self._identity.client_address(head)
+        if identity.trusted:
+            record.client = identity.client_address(head)
         told = head.special.get(b"x-request-id")
         request_id = acceptable_request_id(told) if told else None
         record.request_id = request_id.decode("ascii") if request_id else env.request_ids()
-        self._factory.note_fields(record, head)
-        self._exchange = exchange = Exchange(env, self, head, self._identity, record)
+        if factory.notes_agents:
+            factory.note_fields(record, head)
+        self._exchange = exchange = Exchange(env, self, head, identity, record)
         try:
             exchange.start()
         except Exception:
             exchange.broke()  # one request's bug ends that request and no other
+        return True
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what could not be read as a request, and read no more."""

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from scalingo_proxy.errors import DomainTaken
+from scalingo_proxy.errors import DomainTaken, UnknownHost
 from scalingo_proxy.interfaces import IResolver
 from scalingo_proxy.model import App, Route, RouteQuery, TopologyChange
 from scalingo_proxy.resolvers.loading import Loads, answer_after
@@ -99,7 +99,10 @@ class LayeredResolver(TableFeed):
         """
         if self._unloaded:
             return self._resolve_later(query)
-        return self._answer(query)
+        route = self.table.lookup(query.host)
+        if route is None:
+            raise UnknownHost
+        return route
 
     def check(self, change: TopologyChange, layer: Layer) -> None:
         """See whether *change* may come to *layer*, without making it.

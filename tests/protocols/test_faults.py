@@ -115,7 +115,9 @@ class AnswerTests(FaultTestCase):
     def test_responding(self) -> None:
         """A failure before anything was sent is 500."""
         self.check(lambda world: self.once(HTTPBackend, "_receive_head"))
-        self.check(lambda world: self.once(HTTPBackend, "_begin_response"))
+        drip = replies.drip([b"x" * 100] * 3, 0.5)
+        self.check(lambda world: self.once(HTTPBackend, "_begin_response"), reply=drip)
+        self.check(lambda world: self.once(Exchange, "_begin_response"))
         self.check(lambda world: self.once(BackendConnections, "give_back"), answered=None)
 
     def test_response_begun(self) -> None:
