@@ -17,6 +17,7 @@ export PIP_NO_INPUT = 1
 RUN := $(VENV)/.installed-run
 TEST := $(VENV)/.installed-test
 DEV := $(VENV)/.installed-dev
+PEERS := $(VENV)/.installed-peers
 
 demo: $(RUN)
 	@$(BIN)/twistd -n --pidfile= scalingo-proxy --demo
@@ -34,7 +35,7 @@ docs: $(DEV)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html is ready"
 
-bench: $(TEST)
+bench: $(PEERS)
 	$(BIN)/python -m tests.benchmarks --json build/bench.json --svg build/bench.svg $(BENCH)
 
 clean:
@@ -64,6 +65,11 @@ $(RUN): setup.cfg pyproject.toml
 $(TEST): $(RUN)
 	@echo "installing what the tests need"
 	@$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@
+
+$(PEERS): $(TEST)
+	@echo "installing what the benchmarks compare with"
+	@$(BIN)/python -m pip install -q -e '.[bench]'
 	@touch $@
 
 $(DEV): $(TEST)

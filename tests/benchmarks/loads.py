@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.programs import find, python_path
 from tests.benchmarks.world import BROWSER_HEADERS, World, host
 
-__all__ = ["Load", "clients", "h2load", "request_latencies", "wrk"]
+__all__ = ["Latencies", "Load", "clients", "h2load", "open_loop", "wrk"]
 
 #: Puts a load on a peer; how many units that were.
 Load = Callable[[Peer], float]
@@ -115,17 +117,42 @@ def h2load(world: World, seconds: int, options: list[str]) -> Load:
     return load
 
 
-def request_latencies(
-    world: World, peer: Peer, rate: float, seconds: int, connections: int = 32
-) -> list[float]:
-    """How long each request took, in seconds, at so many requests a second."""
-    log = os.path.join(world.directory, "latencies")
-    if os.path.exists(log):
-        os.unlink(log)
-    options = ["--plain", "--h1", f"-c{connections}", f"--rps={rate / connections:.3f}", f"--log-file={log}"]
-    _run(world, _h2load_command(peer, seconds, options))
-    with open(log) as file:
-        return sorted(int(line.split("\t")[2]) / 1e6 for line in file)
+@attrs.frozen
+class Latencies:
+    """How long requests took that came without regard to the answers.
+
+    :ivar took: each of them, in seconds, the shortest first; *late* is how
+        late each was sent, likewise.
+    :ivar core: the share of a core that sending them took.
+    """
+
+    took: list[float]
+    late: list[float]
+    core: float
+
+    def percentile(self, share: float) -> float:
+        return _percentile(self.took, share)
+
+    def lateness(self, share: float) -> float:
+        return _percentile(self.late, share)
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def open_loop(
+    world: World, port: int, rate: float, seconds: float, seed: int, arrivals: str = "random"
+) -> Latencies:
+    """So many requests a second on 32 connections, see :mod:`tests.benchmarks.open_loop`.
+
+    :param seed: the same one gives the same moments.
+    """
+    options = ["--seconds", str(seconds), "--seed", str(seed), "--arrivals", arrivals]
+    told = _run(
+        world, [sys.executable, "-m", "tests.benchmarks.open_loop", str(port), f"{rate:.3f}", *options]
+    )
+    return Latencies(**json.loads(told))
 
 
 def clients(world: World, kind: str, count: int, port: str) -> Load:
