@@ -1,6 +1,6 @@
 """Finished exchanges, told to observers many at a time.
 
-One observer that looks at a hundred records in a row needs a third of the time that it
+One observer that looks at many records in a row needs a third of the time that it
 needs for them one by one, in between everything else that a request is (5 µs a request less).
 """
 
@@ -19,8 +19,9 @@ __all__ = ["BATCH_RECORDS", "WAIT_SECONDS", "Batches", "nothing_to_tell"]
 
 #: How long a record may wait for others.
 WAIT_SECONDS = 0.05
-#: How many are told of without waiting any longer: about 1.5 ms of work.
-BATCH_RECORDS = 256
+#: How many are told of without waiting any longer.  Requests that come meanwhile wait for it: at half
+#: load, 1 in 100 took 1.6 ms with 256, and takes 0.7 ms with 32, which costs each request 0.7 µs.
+BATCH_RECORDS = 32
 
 
 def nothing_to_tell() -> None:
