@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv6Address
+from twisted.python import log
 
 from scalingo_proxy.transports.connection import Eager
 
@@ -35,7 +36,8 @@ class EagerServer(Eager, tcp.Server):
         self.sessionno = sessionno
         self.hostname = client[0]
         self._host: Any = None
-        self._peer: Any = None
+        #: Twisted's of the peer, once it is known.
+        self.peer_address: Any = None
         self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
         self.startReading()  # type: ignore[no-untyped-call]
         self.connected = 1
@@ -47,9 +49,13 @@ class EagerServer(Eager, tcp.Server):
         return self._host
 
     def getPeer(self) -> Any:
-        if self._peer is None:
-            self._peer = super().getPeer()  # type: ignore[no-untyped-call]
-        return self._peer
+        if self.peer_address is None:
+            self.peer_address = super().getPeer()  # type: ignore[no-untyped-call]
+        return self.peer_address
+
+    def is_reading(self) -> bool:
+        """Whether the reactor waits for something to read."""
+        return bool(self.connected) and self.fileno() in self.reactor._reads  # type: ignore[attr-defined]
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         # Everybody asks for it, and it comes with the port.
@@ -93,3 +99,44 @@ class EagerPort(tcp.Port):
         if sys.platform == "linux":
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self.gives_no_delay = True
+
+    def doRead(self) -> None:
+        # As Twisted's, without a log and a generator for each turn.
+        factory: Any = self.factory
+        listening, family, make = self.socket, self.addressFamily, self.transport
+        reads_at_once = hasattr(getattr(self.reactor, "doIteration", None), "ends")
+        accepted = 0
+        try:
+            while accepted < self._accepts:
+                try:
+                    descriptor, client = listening._accept()  # type: ignore[union-attr]
+                except BlockingIOError:
+                    break
+                except OSError:
+                    super().doRead()  # type: ignore[no-untyped-call] # Twisted knows what to do, and meets it again
+                    return
+                accepted += 1
+                made = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+                if len(client) == 4 and client[3]:  # the scope is a part of such an address
+                    named = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+                    client = (named[0], *client[1:])
+                address = self._buildAddr(client)  # type: ignore[no-untyped-call]
+                protocol = factory.buildProtocol(address)
+                if protocol is None:
+                    made.close()
+                    continue
+                number = self.sessionno
+                self.sessionno = number + 1
+                transport = make(made, protocol, client, self, number, self.reactor)
+                transport.peer_address = address
+                protocol.makeConnection(transport)
+                # What it wants is there already, most of the time.
+                if reads_at_once and transport.is_reading():
+                    transport.read_now()
+            self.numberAccepts = accepted + 20 if accepted == self._accepts else max(1, accepted)
+        except BaseException:
+            log.err()  # type: ignore[no-untyped-call]
+
+    def read_now(self) -> None:
+        """What the reactor does when somebody wants to connect."""
+        self.doRead()

@@ -86,10 +86,18 @@ class Eager(tcp.Connection):
         self.protocol.dataReceived(data)
         return None
 
-    def read_ended(self) -> None:
-        """What the reactor does when a read has met the end of the stream."""
-        self.stopReading()  # type: ignore[no-untyped-call]
-        self.readConnectionLost(_CLOSED)
+    def read_now(self) -> None:
+        """What the reactor does where there is something to read."""
+        try:
+            why = self.doRead()
+        except BaseException as error:
+            log.err()  # type: ignore[no-untyped-call]
+            why = error
+        if why is CONNECTION_DONE:
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.readConnectionLost(_CLOSED)
+        elif why:
+            self.reactor._disconnectSelectable(self, why, False)  # type: ignore[attr-defined]
 
     def readConnectionLost(self, reason: Failure) -> None:
         self._has_read_all = True
@@ -112,6 +120,8 @@ class Eager(tcp.Connection):
             self.disconnecting = 1
             self.stopReading()  # type: ignore[no-untyped-call]
             self._soon(self._close)
+        elif self._writeDisconnected and self.connected and not self.disconnecting:
+            self.connectionLost(_CLOSED)
         else:
             super().loseConnection()  # type: ignore[no-untyped-call]
 
@@ -188,6 +198,15 @@ class Eager(tcp.Connection):
         super().startTLS(*arguments, **options)  # type: ignore[no-untyped-call]
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if streaming and self.producer is None and self.connected and not self.TLS:
+            self.producer, self.streamingProducer = producer, True  # as Twisted's, in one call
+            return
         if not streaming:  # asked for more each time the buffer has become empty
             self.may_send = False
         super().registerProducer(producer, streaming)  # type: ignore[no-untyped-call]
+
+    def unregisterProducer(self) -> None:
+        if self.TLS or self.disconnecting:
+            super().unregisterProducer()  # type: ignore[no-untyped-call]
+        else:
+            self.producer = None

@@ -19,67 +19,74 @@ from __future__ import annotations
 import errno
 import select
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import CONNECTION_DONE
 from twisted.python import log
 
-from scalingo_proxy.transports.eager import Eager
+from scalingo_proxy.transports.accepted import EagerPort
+from scalingo_proxy.transports.connection import Eager
 
 __all__ = ["shorten_turns"]
 
 _READABLE, _WRITABLE = getattr(select, "EPOLLIN", 0), getattr(select, "EPOLLOUT", 0)
 _BOTH = _READABLE | _WRITABLE
 
+#: Adds to what is polled, or removes from it.
+_Change = Callable[[Any], None]
+
+#: Who has ``read_now``.
+_OURS = (Eager, EagerPort)
+
 
 def shorten_turns(reactor: Any) -> None:
     """Let *reactor* call our transports directly from now on, if it is Twisted's epoll reactor."""
     if type(reactor) is EPollReactor and hasattr(reactor, "_poller"):
         reactor.doIteration = _turn_of(reactor)  # type: ignore[method-assign]
-
-
-def _read(selectable: Eager) -> Any:
-    """What the reactor does where there is something to read, and nothing to write."""
-    try:
-        return selectable.doRead()
-    except BaseException as error:
-        log.err()  # type: ignore[no-untyped-call]
-        return error
+        _poll_directly(reactor)
 
 
 def _turn_of(reactor: Any) -> Callable[[float | None], None]:
     wait, selectables, serve = reactor._poller.poll, reactor._selectables, reactor._doReadOrWrite
-    disconnect = reactor._disconnectSelectable
     ends: list[Callable[[], None]] = []
 
     def turn(timeout: float | None) -> None:
-        if ends:  # of what was called since the last turn
-            _call_all(ends)
-        try:
-            events = wait(0 if ends else -1 if timeout is None else timeout, len(selectables))
-        except OSError as error:
-            if error.errno == errno.EINTR:
-                return
-            raise
-        for selectable, descriptor, event in [(selectables.get(each), each, event) for each, event in events]:
-            if selectable is None or selectables.get(descriptor) is not selectable:
-                continue  # closed by one that was served before it
-            if isinstance(selectable, Eager):
-                try:
-                    if event & _BOTH != _READABLE:
-                        serve(selectable, descriptor, event)
-                    elif why := _read(selectable):
-                        if why is CONNECTION_DONE:
-                            selectable.read_ended()
+        while True:
+            if ends:  # of what was called since the last turn
+                _call_all(ends)
+            try:
+                events = wait(0 if ends else -1 if timeout is None else timeout, len(selectables))
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    return
+                raise
+            # Who had a descriptor when the events came; it may be somebody else's by the time it is served.
+            for each, descriptor, event in [(selectables.get(each), each, event) for each, event in events]:
+                if each is None or selectables.get(descriptor) is not each:
+                    continue
+                if isinstance(each, _OURS):
+                    try:
+                        if event & _BOTH == _READABLE:
+                            each.read_now()
                         else:
-                            disconnect(selectable, why, False)
-                except Exception:
-                    log.err()  # type: ignore[no-untyped-call]
-            else:
-                log.callWithLogger(selectable, serve, selectable, descriptor, event)  # type: ignore[no-untyped-call]
-        if ends:
-            _call_all(ends)
+                            serve(each, descriptor, event)
+                    except Exception:
+                        log.err()  # type: ignore[no-untyped-call]
+                else:
+                    log.callWithLogger(each, serve, each, descriptor, event)  # type: ignore[no-untyped-call]
+            if ends:
+                _call_all(ends)
+            # The reactor looks after its timers and threads between two turns.  While nothing
+            # of them has changed or is due, the next turn may as well follow here.
+            if not timeout or reactor._newTimedCalls or reactor.threadCallQueue or reactor._justStopped:
+                return
+            timers = reactor._pendingTimedCalls
+            if not timers or not reactor.running:
+                return
+            timeout = timers[0].time - reactor.seconds()
+            if timeout <= 0:
+                return
 
     turn.ends = ends  # type: ignore[attr-defined]
     return turn
@@ -94,3 +101,43 @@ def _call_all(ends: list[Callable[[], None]]) -> None:
             call()
         except BaseException:
             log.err()  # type: ignore[no-untyped-call]
+
+
+def _poll_directly(reactor: Any) -> None:
+    """Let what is polled of our transports be changed in one call instead of four."""
+    poller, selectables = reactor._poller, reactor._selectables
+    reads, writes = reactor._reads, reactor._writes
+    register, modify, unregister = poller.register, poller.modify, poller.unregister
+
+    def adder(here: set[int], there: set[int], event: int, usual: _Change) -> _Change:
+        def add(selectable: Any) -> None:
+            if not isinstance(selectable, Eager):
+                usual(selectable)
+            elif (descriptor := selectable.fileno()) not in here:
+                if descriptor in there:
+                    modify(descriptor, _BOTH)
+                else:
+                    register(descriptor, event)
+                here.add(descriptor)
+                selectables[descriptor] = selectable
+
+        return add
+
+    def remover(here: set[int], there: set[int], rest: int, usual: _Change) -> _Change:
+        def remove(selectable: Any) -> None:
+            if not isinstance(selectable, Eager) or (descriptor := selectable.fileno()) < 0:
+                usual(selectable)
+            elif descriptor in here:
+                if descriptor in there:
+                    modify(descriptor, rest)
+                else:
+                    del selectables[descriptor]
+                    unregister(descriptor)
+                here.remove(descriptor)
+
+        return remove
+
+    reactor.addReader = adder(reads, writes, _READABLE, partial(EPollReactor.addReader, reactor))
+    reactor.addWriter = adder(writes, reads, _WRITABLE, partial(EPollReactor.addWriter, reactor))
+    reactor.removeReader = remover(reads, writes, _WRITABLE, partial(EPollReactor.removeReader, reactor))
+    reactor.removeWriter = remover(writes, reads, _READABLE, partial(EPollReactor.removeWriter, reactor))

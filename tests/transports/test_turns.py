@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from hypothesis import given
+from hypothesis.strategies import integers, lists, sampled_from, tuples
 from twisted.internet import reactor as installed
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -37,8 +41,8 @@ class TurnTests(SynchronousTestCase):
     def setUp(self) -> None:
         if type(installed) is not EPollReactor:
             self.skipTest("there is no epoll here")
-        self.reactor: Any = EPollReactor()
-        self.addCleanup(self.reactor._poller.close)
+        self.reactor = own_reactor()
+        self.addCleanup(end, self.reactor)
         shorten_turns(self.reactor)
         self.pairs = [socket.socketpair() for _ in range(2)]
         for near, far in self.pairs:
@@ -80,6 +84,147 @@ class TurnTests(SynchronousTestCase):
         ends.append(lambda: ends.append(lambda: done.append("done")))
         self.reactor.doIteration(None)
         self.assertEqual(done, ["done"])
+
+    def test_turns_follow_each_other(self) -> None:
+        """While no timer is due, and none is new, the reactor is not asked between two turns."""
+        first = Readable(self.pairs[0][0].fileno())
+        self.reactor.running = True
+        self.addCleanup(self.reactor.removeReader, first)
+        self.reactor.addReader(first)
+        self.reactor.callLater(30, self.fail, "it was not due")
+        self.reactor.runUntilCurrent()
+        for ending in (self._new_timer, self._due_timer, self._thread_call, self._stop):
+            first.reads = 0
+            with mock.patch.object(first, "doRead", self._counting(first, ending)):
+                self.reactor.doIteration(20)
+            self.assertEqual(first.reads, 3, ending)
+            self.reactor.threadCallQueue.clear()
+            self.reactor.runUntilCurrent()
+        self.reactor.doIteration(0)
+        self.assertEqual(first.reads, 4)
+
+    def _counting(self, readable: Readable, then: Callable[[], object]) -> Callable[[], None]:
+        def read() -> None:
+            readable.reads += 1
+            if readable.reads == 3:
+                then()
+
+        return read
+
+    def _new_timer(self) -> None:
+        self.reactor.callLater(20, self.fail, "it was not due")
+
+    def _due_timer(self) -> None:
+        self.reactor._pendingTimedCalls[0].reset(0)
+        self.reactor._pendingTimedCalls[0].cancel()
+
+    def _thread_call(self) -> None:
+        self.reactor.threadCallQueue.append((self.fail, (), {}))
+
+    def _stop(self) -> None:
+        self.reactor._justStopped = True
+        self.reactor.fireSystemEvent = lambda event: None
+
+    @given(lists(tuples(sampled_from(("Reader", "Writer")), sampled_from(("add", "remove")), integers(0, 1))))
+    def test_polled_as_by_twisted(self, changes: list[tuple[str, str, int]]) -> None:
+        """Whatever is added and removed, the same is polled as by Twisted's own methods."""
+        usual, ours = own_reactor(), own_reactor()
+        shorten_turns(ours)
+        try:
+            transports = [Readable(near.fileno()) for near, _ in self.pairs]
+            for kind, verb, which in changes:
+                for reactor in (usual, ours):
+                    getattr(reactor, verb + kind)(transports[which])
+                self.assertEqual(*(self._polled(reactor) for reactor in (usual, ours)))
+            self.assertEqual(*(sorted(reactor._poller.poll(0)) for reactor in (usual, ours)))
+        finally:
+            end(usual)
+            end(ours)
+
+    def _polled(self, reactor: Any) -> list[Any]:
+        descriptors = [near.fileno() for near, _ in self.pairs]
+        return [
+            (each in reactor._reads, each in reactor._writes, reactor._selectables.get(each))
+            for each in descriptors
+        ]
+
+
+def own_reactor() -> Any:
+    """One that does not run."""
+    return EPollReactor()
+
+
+def end(reactor: Any) -> None:
+    """Leave no descriptor of *reactor* open."""
+    reactor._poller.close()
+    os.close(reactor.waker.i)
+    os.close(reactor.waker.o)
+
+
+class AcceptTests(TestCase):
+    """What came with a connection is read when it is accepted."""
+
+    timeout = 30
+
+    async def test_read_at_once(self) -> None:
+        """It is delivered in the turn that accepts; who does not want it yet is not given it."""
+        if type(installed) is not EPollReactor:
+            self.skipTest("there is no epoll here")
+        self.addCleanup(setattr, installed, "doIteration", installed.doIteration)
+        shorten_turns(installed)
+        reactor: Any = eager(installed)
+        for pauses, expected in ((False, ["made", "read"]), (True, ["made"])):
+            events: list[str] = []
+            factory = Factory()
+            factory.noisy = False
+            factory.buildProtocol = lambda addr, e=events, p=pauses: Greeted(e, p)  # type: ignore[assignment,misc]
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
+                peer.sendall(b"hello")
+                port.doRead()
+                self.assertEqual(events, expected)
+            await port.stopListening()
+            while events[-1] != "lost":
+                await deferLater(installed, 0)
+
+    async def test_failure_on_what_came(self) -> None:
+        """A protocol that fails on it loses its connection, and the port goes on."""
+        self.addCleanup(setattr, installed, "doIteration", installed.doIteration)
+        shorten_turns(installed)
+        events: list[str] = []
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda addr: Greeted(events, False, fails=True)  # type: ignore[assignment]
+        port = eager(installed).listenTCP(0, factory, interface="127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
+            peer.sendall(b"hello")
+            port.doRead()
+        self.assertEqual(events, ["made", "lost"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(port.connected)
+        await port.stopListening()
+
+
+class Greeted(Protocol):
+    """Notes what it is told, and may not want it."""
+
+    def __init__(self, events: list[str], pauses: bool, fails: bool = False) -> None:
+        self.events, self.pauses, self.fails = events, pauses, fails
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.events.append("made")
+        if self.pauses:
+            transport.pauseProducing()
+            installed.callLater(0, transport.resumeProducing)  # type: ignore[attr-defined]
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.fails:
+            raise ZeroDivisionError
+        self.events.append("read")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.events.append("lost")
 
 
 @implementer(IHalfCloseableProtocol)
