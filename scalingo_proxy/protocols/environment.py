@@ -28,6 +28,7 @@ from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
 from scalingo_proxy.wire.http1_head import forget_unused_requests
 from scalingo_proxy.wire.http1_response import forget_unused_responses
+from scalingo_proxy.wire.http2_head import forget_unused_header_lists
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class Environment:
         self.drains = Drains(reactor, self.under_way, self.pace)
         #: Limits for how long heads are known that nobody sends again.
         self._forgetting = Forgetting(
-            deadlines, self.seconds, [forget_unused_requests, forget_unused_responses]
+            deadlines,
+            self.seconds,
+            [forget_unused_requests, forget_unused_responses, forget_unused_header_lists],
         )
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}

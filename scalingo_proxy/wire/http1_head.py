@@ -249,7 +249,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     _decide_host(head)
     _decide_request_framing(head)
     _decide_connection(head)
-    if is_usual and len(section) <= _LONGEST and _sections.is_second(section) and _is_told_by_section(head):
+    if is_usual and len(section) <= _LONGEST and _sections.is_second(section) and is_told_by_section(head):
         _sections.keep(section, KnownSection(head))
     return head
 
@@ -277,7 +277,7 @@ class KnownSection:
         return head
 
 
-def _is_told_by_section(head: RequestHead) -> bool:
+def is_told_by_section(head: RequestHead) -> bool:
     """Whether the section would mean the same behind the line of any other request for a path in HTTP/1.1.
 
     With a body, an expectation or an upgrade, the method has a say.

@@ -1,8 +1,7 @@
 """HPACK (RFC 7541) as one connection needs it: less work for what nearly every header block is made of.
 
-The decoder takes fields that are indexed by one byte without the detour over
-``hpack``, which makes three objects and two lines of debugging for each: 21 µs
-less for a browser's request.  All else, and every check, is ``hpack``'s.
+The tables are those of ``hpack``, which is what both halves are tested against.
+The decoder takes a browser's request in a quarter of its time.
 
 The encoder refers to the static table alone, as nginx does, so that the words for
 a field depend on nothing that was sent before and can be remembered: 9 µs less
@@ -11,62 +10,170 @@ for a response, which is some bytes longer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from hpack import HeaderTuple, NeverIndexedHeaderTuple
-from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
-from hpack.hpack import Decoder, Encoder, encode_integer
+from hpack import NeverIndexedHeaderTuple
+from hpack.hpack import Encoder, encode_integer
 from hpack.table import HeaderTable
 
-__all__ = ["LeanDecoder", "LeanEncoder"]
+from scalingo_proxy.wire.grammar import Fields
+from scalingo_proxy.wire.http2_frames import ErrorCode, HTTP2Error
+from scalingo_proxy.wire.http2_huffman import decode_huffman
 
-_STATIC = tuple(HeaderTuple(*entry) for entry in HeaderTable.STATIC_TABLE)
+__all__ = ["LeanDecoder", "LeanEncoder"]
 
 #: What RFC 7541 §4.1 adds to each field.
 _FIELD_OVERHEAD = 32
 
+#: The table that a client may use, which is the least that may be announced.
+TABLE_BYTES = 4096
+
+#: A field, and its size as tables and lists count it.
+_Entry = tuple[tuple[bytes, bytes], int]
+
+
+def _entry(name: bytes, value: bytes) -> _Entry:
+    return (name, value), _FIELD_OVERHEAD + len(name) + len(value)
+
+
+#: The static table, counted from 1.
+_STATIC = (_entry(b"", b""), *(_entry(*field) for field in HeaderTable.STATIC_TABLE))
+_STATIC_LAST = len(_STATIC) - 1
+
 #: The words for longer values are not remembered.
 _REMEMBERED_BYTES = 64
 
+#: No integer takes more bytes behind its first: enough for 32 bits.
+_MOST_INTEGER_BYTES = 5
 
-class LeanDecoder(Decoder):
-    """Decodes the header blocks of one connection."""
 
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
-        if not raw:
-            return super().decode(data)
-        headers: list[HeaderTuple] = []
-        size = position = 0
-        end, static_end, table = len(data), len(_STATIC), self.header_table
-        while position < end:
-            first = data[position]
-            if 0x80 < first < 0xFF:
-                index = first & 0x7F
-                known = index <= static_end
-                header = _STATIC[index - 1] if known else HeaderTuple(*table.get_by_index(index))
-                position += 1
-            else:
-                rest = data[position:]
-                if first & 0x80:
-                    header, consumed = self._decode_indexed(rest)
-                elif first & 0x40:
-                    header, consumed = self._decode_literal_index(rest)
-                elif not first & 0x20:
-                    header, consumed = self._decode_literal_no_index(rest)
-                elif headers:
-                    raise HPACKDecodingError("Table size update not at the start of the block")
-                else:
-                    position += self._update_encoding_context(rest)
+class LeanDecoder:
+    """Decodes the header blocks of one connection.
+
+    :param max_list_bytes: a larger header list is an attack (CVE-2016-6581).
+    :ivar table_bytes: what the dynamic table may hold for now.
+    """
+
+    __slots__ = ("_max_list_bytes", "_table", "_used_bytes", "table_bytes")
+
+    def __init__(self, max_list_bytes: int) -> None:
+        self._max_list_bytes = max_list_bytes
+        self.table_bytes = TABLE_BYTES
+        #: The dynamic table, the newest entry last.
+        self._table: list[_Entry] = []
+        self._used_bytes = 0
+
+    def decode(self, block: bytes) -> Fields:
+        """The header list of a whole block.
+
+        :raises HTTP2Error: for what is no header block; the connection has to end, since
+            nobody knows what the table should hold (RFC 9113 §4.3).
+        """
+        fields: Fields = []
+        size = at = 0
+        end, most, table = len(block), self._max_list_bytes, self._table
+        try:
+            while at < end:
+                first = block[at]
+                if 0x80 < first < 0xFF:  # an index of one byte: what most fields are (RFC 7541 §6.1)
+                    index = first & 0x7F
+                    field, cost = _STATIC[index] if index <= _STATIC_LAST else table[_STATIC_LAST - index]
+                    at += 1
+                elif first & 0xE0 == 0x20:
+                    if fields:
+                        raise _malformed("a table's size changes behind a field")
+                    at = self._resize(block, at)
                     continue
-                position += consumed
-            headers.append(header)
-            size += _FIELD_OVERHEAD + len(header[0]) + len(header[1])
-            if size > self.max_header_list_size:
-                raise OversizedHeaderListError(f"a header list larger than {self.max_header_list_size}")
-        self._assert_valid_table_size()
-        return headers
+                else:
+                    (field, cost), at = self._decode_other(block, at)
+                fields.append(field)
+                size += cost
+                if size > most:
+                    raise HTTP2Error(f"a header list larger than {most}", ErrorCode.ENHANCE_YOUR_CALM)
+        except IndexError:
+            raise _malformed("a header block is cut short, or refers to nothing") from None
+        return fields
+
+    def _decode_other(self, block: bytes, at: int) -> tuple[_Entry, int]:
+        """An index of several bytes, or a literal field (RFC 7541 §6.2), and where it ends."""
+        first = block[at]
+        if first & 0x80:
+            index, at = _integer(block, at, 0x7F)
+            return self._lookup(index), at
+        is_kept = first & 0x40
+        index, at = _integer(block, at, 0x3F if is_kept else 0x0F)
+        if index:
+            name = self._lookup(index)[0][0]
+        else:
+            name, at = _string(block, at)
+        value, at = _string(block, at)
+        entry = _entry(name, value)
+        if is_kept:
+            self._table.append(entry)
+            self._used_bytes += entry[1]
+            if self._used_bytes > self.table_bytes:
+                self._evict()
+        return entry, at
+
+    def _lookup(self, index: int) -> _Entry:
+        if not index:
+            raise _malformed("an index of 0")
+        return _STATIC[index] if index <= _STATIC_LAST else self._table[_STATIC_LAST - index]
+
+    def _resize(self, block: bytes, at: int) -> int:
+        """A change of the dynamic table's size (RFC 7541 §6.3), and where it ends."""
+        size, at = _integer(block, at, 0x1F)
+        if size > TABLE_BYTES:
+            raise _malformed("a table larger than was allowed")
+        self.table_bytes = size
+        self._evict()
+        return at
+
+    def _evict(self) -> None:
+        """Forget the oldest entries, so that what is left has room (RFC 7541 §4.3, §4.4)."""
+        count = 0
+        while self._used_bytes > self.table_bytes:
+            self._used_bytes -= self._table[count][1]
+            count += 1
+        del self._table[:count]
+
+
+def _malformed(text: str) -> HTTP2Error:
+    return HTTP2Error(text, ErrorCode.COMPRESSION_ERROR)
+
+
+def _integer(block: bytes, at: int, most: int) -> tuple[int, int]:
+    """An integer that begins in the low bits of a byte (RFC 7541 §5.1), and where it ends.
+
+    :param most: what these bits hold at most, which says that more bytes follow.
+    """
+    number = block[at] & most
+    at += 1
+    if number < most:
+        return number, at
+    for place in range(_MOST_INTEGER_BYTES):
+        byte = block[at + place]
+        number += (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    raise _malformed("an integer is too long")
+
+
+def _string(block: bytes, at: int) -> tuple[bytes, int]:
+    """A string (RFC 7541 §5.2), and where it ends."""
+    first = block[at]
+    length, at = (first & 0x7F, at + 1) if first & 0x7F != 0x7F else _integer(block, at, 0x7F)
+    end = at + length
+    if end > len(block):
+        raise _malformed("a header block is cut short")
+    text = block[at:end]
+    if first & 0x80:
+        try:
+            return decode_huffman(text), end
+        except ValueError as error:
+            raise _malformed(str(error)) from None
+    return text, end
 
 
 class LeanEncoder(Encoder):

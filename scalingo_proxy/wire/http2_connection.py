@@ -10,10 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from hpack.exceptions import HPACKError, OversizedHeaderListError
-
-from scalingo_proxy.wire.grammar import Fields
-from scalingo_proxy.wire.http2_compression import LeanDecoder
+from scalingo_proxy.wire.http2_compression import TABLE_BYTES, LeanDecoder
 from scalingo_proxy.wire.http2_events import (
     NOTHING,
     ClientLeaves,
@@ -56,9 +53,6 @@ __all__ = ["MAX_STREAMS", "HTTP2Connection"]
 #: Streams a client may have open at once; the edge advice of Envoy and others.
 MAX_STREAMS = 100
 
-#: The table that we compress with, whatever a client would let us have.
-_TABLE_BYTES = 4096
-
 _SETTING = struct.Struct(">HL")
 _NUMBER = struct.Struct(">L")
 
@@ -87,7 +81,7 @@ class HTTP2Connection(HTTP2Output):
     def begin(self) -> None:
         """Prepare what a server sends first."""
         settings = (
-            (_HEADER_TABLE_SIZE, _TABLE_BYTES),
+            (_HEADER_TABLE_SIZE, TABLE_BYTES),
             (_ENABLE_PUSH, 0),
             (_INITIAL_WINDOW_SIZE, STREAM_WINDOW),
             (_MAX_FRAME_SIZE, MAX_FRAME_BYTES),
@@ -125,7 +119,7 @@ class HTTP2Connection(HTTP2Output):
         return stream_id > self._highest_id or not stream_id & 1
 
     def _headers(self, flags: int, stream_id: int, block: bytes) -> Event:
-        fields = self._decode(block)  # whatever becomes of it: the table is shared by all streams
+        fields = self._decoder.decode(block)  # whatever becomes of it: the table is shared by all streams
         ended = bool(flags & END_STREAM)
         if stream_id > self._highest_id:
             if not stream_id & 1:
@@ -144,14 +138,6 @@ class HTTP2Connection(HTTP2Output):
         if ended:
             self._end_received(known)
         return TrailersReceived(stream_id, fields, ended)
-
-    def _decode(self, block: bytes) -> Fields:
-        try:
-            return list(self._decoder.decode(block, raw=True))
-        except OversizedHeaderListError as error:
-            raise HTTP2Error(str(error), ErrorCode.ENHANCE_YOUR_CALM) from error
-        except HPACKError as error:
-            raise HTTP2Error("a header block is malformed", ErrorCode.COMPRESSION_ERROR) from error
 
     def _headers_too_late(self, stream_id: int) -> Event:
         how = self._closed.how(stream_id)
@@ -252,7 +238,8 @@ class HTTP2Connection(HTTP2Output):
     def _set(self, code: int, value: int) -> None:
         """Heed one setting; those that mean nothing to us are not kept."""
         if code == _HEADER_TABLE_SIZE:
-            self.encoder.header_table_size = min(value, _TABLE_BYTES)
+            # The table that we compress with stays small, whatever the client would let us have.
+            self.encoder.header_table_size = min(value, TABLE_BYTES)
         elif code == _INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 raise HTTP2Error("INITIAL_WINDOW_SIZE is too large", ErrorCode.FLOW_CONTROL_ERROR)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from scalingo_proxy.errors import BadRequest, ExpectationFailed, HeadTooLarge, MethodNotAllowed, UriTooLong
 from scalingo_proxy.model import Limits
@@ -20,14 +20,19 @@ from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
 from scalingo_proxy.wire.http1_head import (
     MAX_FIELDS,
+    MOST_KNOWN_FIELDS,
+    KnownSection,
     RequestHead,
     ResponseHead,
+    is_told_by_section,
     parse_length,
     rewrite_field,
     sort_request_fields,
 )
+from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
+    "forget_unused_header_lists",
     "http2_request_head",
     "http2_response_fields",
     "http2_trailers",
@@ -52,7 +57,7 @@ _CONNECTION_SPECIFIC = frozenset(
 
 
 def http2_request_head(
-    fields: Iterable[tuple[bytes, bytes]],
+    fields: Sequence[tuple[bytes, bytes]],
     ended: bool,
     limits: Limits,
     websocket_key: Callable[[], bytes] | None = None,
@@ -69,6 +74,12 @@ def http2_request_head(
         PROTOCOL_ERROR (RFC 9113 §8.1.1).
     :raises ProxyError: when it is well-formed, but refused.
     """
+    rest, method, path = _rest_of(fields) if ended else _NO_REST
+    if rest:
+        # Of a list that came before, only the method and the path are looked at (14 µs less for a browser's).
+        known = _recent_list(rest) or _lists.find_older(rest)
+        if known is not None and known.fits(method, path, limits):
+            return known.head(method, path)
     pseudo, regular = _part(fields)
     _check_size(pseudo, regular, limits)
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
@@ -97,7 +108,77 @@ def http2_request_head(
     else:
         head.framing = _framing(head, ended)
         _decide_expect(head)
+        if rest and _lists.is_second(rest) and is_told_by_section(head):
+            known = _KnownList(head, regular)
+            if known.head_bytes <= _LONGEST:
+                _lists.keep(rest, known)
     return head
+
+
+#: All of a header list but its method and its path.
+_Rest = tuple[tuple[bytes, bytes], ...]
+_NO_REST: tuple[_Rest, bytes, bytes] = ((), b"", b"")
+
+
+def _rest_of(fields: Sequence[tuple[bytes, bytes]]) -> tuple[_Rest, bytes, bytes]:
+    """What to know a header list by, its method and its path; nothing unless it begins as it usually does.
+
+    With four pseudo-header fields in front, it does not matter in which order.
+    """
+    if not 4 <= len(fields) <= MOST_KNOWN_FIELDS:
+        return _NO_REST
+    method = path = None
+    others = []
+    for field in fields[:4]:
+        name = field[0]
+        if name == b":method":
+            method = field[1]
+        elif name == b":path":
+            path = field[1]
+        elif name == b":authority" or name == b":scheme":
+            others.append(field)
+    if method is None or path is None or len(others) != 2:
+        return _NO_REST
+    return (*others, *fields[4:]), method, path
+
+
+class _KnownList(KnownSection):
+    """What a header list without a body means with any method and path that it may be told from."""
+
+    __slots__ = ("_longest", "head_bytes")
+
+    def __init__(self, head: RequestHead, regular: Fields) -> None:
+        super().__init__(head)
+        lengths = [len(name) + len(value) + len(": ") for name, value in regular]
+        self._longest = max(lengths, default=0)
+        self.head_bytes = sum(lengths) + 2 * len(lengths)
+
+    def fits(self, method: bytes, path: bytes, limits: Limits) -> bool:
+        """Whether the rules for all requests leave nothing to be looked at."""
+        line = len(method) + len(path) + len("  HTTP/1.1")
+        return (
+            line <= limits.request_line_bytes
+            and self._longest <= limits.header_bytes
+            and line + self.head_bytes <= limits.head_bytes
+            and path[:1] == b"/"
+            and _PATH.fullmatch(path) is not None
+            and method in _USUAL_METHODS
+        )
+
+
+#: Methods that decide nothing.
+_USUAL_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
+
+#: Lists beyond so many bytes are read anew each time.
+_LONGEST = 2048
+
+_lists: Repeated[_Rest, _KnownList] = Repeated(most=512)
+_recent_list = _lists.recent.get
+
+
+def forget_unused_header_lists() -> None:
+    """Forget what nobody has sent since the last time but one that this was said."""
+    _lists.turn()
 
 
 def _part(fields: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], Fields]:

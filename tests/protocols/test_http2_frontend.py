@@ -9,6 +9,7 @@ from h2.settings import SettingCodes
 from scalingo_proxy.model import Limits, Timeouts
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.testing import replies
+from scalingo_proxy.wire.http2_compression import LeanDecoder
 from scalingo_proxy.wire.http2_connection import HTTP2Connection
 from scalingo_proxy.wire.http2_states import StreamState
 from tests.protocols.http2_worlds import HTTP2TestCase, fields, headers_frame
@@ -513,12 +514,12 @@ class BugTests(HTTP2TestCase):
         """A frame that we cannot cope with ends the connection, without a traceback."""
         world = self.world()
 
-        def fail(connection: HTTP2Connection, block: bytes) -> None:
+        def fail(connection: HTTP2Connection, *frame: Any) -> None:
             raise ZeroDivisionError
 
         client = self.raw(world)
         world.settle()
-        self.patch(HTTP2Connection, "_decode", fail)
+        self.patch(LeanDecoder, "decode", fail)
         client.write(headers_frame(1, fields(), "END_STREAM"))
         world.settle()
         self.assertEqual(client.goaway, 2)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import random
 
 from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.huffman_table import decode_huffman as decode_by_library
 from twisted.trial.unittest import SynchronousTestCase
 
+from scalingo_proxy.wire import http2_huffman
 from scalingo_proxy.wire.http2_compression import LeanDecoder, LeanEncoder
+from scalingo_proxy.wire.http2_frames import ErrorCode, HTTP2Error
+from scalingo_proxy.wire.http2_huffman import decode_huffman
 
 NAMES = (b":path", b":status", b"cookie", b"set-cookie", b"x-own", b"date", b"content-length", b"a" * 130)
 VALUES = (b"/", b"200", b"", b"304", b"x" * 64, b"y" * 65, b"z" * 300, bytes(range(128, 256)))
@@ -27,14 +33,14 @@ class DecoderTests(SynchronousTestCase):
     def test_same_as_the_library(self) -> None:
         """Block after block, with tables that change their size in between."""
         source = random.Random(1)
-        encoder, decoder = Encoder(), LeanDecoder()
-        decoder.max_allowed_table_size = 4096
+        encoder, decoder = Encoder(), LeanDecoder(65536)
         for _ in range(300):
             if source.random() < 0.1:
                 encoder.header_table_size = source.choice((0, 100, 1000, 4096))
             fields = random_fields(source)
-            decoded = decoder.decode(encoder.encode(fields), raw=True)
-            self.assertEqual([tuple(field) for field in decoded], [tuple(field) for field in fields])
+            decoded = decoder.decode(encoder.encode(fields, huffman=source.random() < 0.5))
+            self.assertEqual(decoded, [tuple(field) for field in fields])
+            self.assertEqual(decoder.table_bytes, encoder.header_table_size)
 
     def test_same_mistakes(self) -> None:
         """Whatever bytes come, both refuse it, or both read the same."""
@@ -44,14 +50,73 @@ class DecoderTests(SynchronousTestCase):
             block = bytearray(source.choice(seeds) or b"\x82")
             for _ in range(source.randrange(4)):
                 block[source.randrange(len(block))] = source.randrange(256)
-            outcomes = []
-            for decoder in (Decoder(300), LeanDecoder(300)):
-                try:
-                    decoded = decoder.decode(bytes(block), raw=True)
-                    outcomes.append(([tuple(field) for field in decoded], decoder.header_table.maxsize))
-                except HPACKError as error:
-                    outcomes.append((type(error), 0))
-            self.assertEqual(outcomes[0], outcomes[1], (number, bytes(block)))
+            library, ours = Decoder(300), LeanDecoder(300)
+            wanted: object
+            found: object
+            try:
+                decoded = library.decode(bytes(block), raw=True)
+                wanted = [tuple(field) for field in decoded], library.header_table.maxsize
+            except OversizedHeaderListError:
+                wanted = ErrorCode.ENHANCE_YOUR_CALM
+            except HPACKError:
+                wanted = ErrorCode.COMPRESSION_ERROR
+            try:
+                found = ours.decode(bytes(block)), ours.table_bytes
+            except HTTP2Error as error:
+                found = error.code
+            self.assertEqual(found, wanted, (number, bytes(block)))
+
+    def test_tables_stay_alike(self) -> None:
+        """After any number of blocks, the indices mean the same: entries come and go together."""
+        source = random.Random(4)
+        encoder, decoder = Encoder(), LeanDecoder(65536)
+        for size in (4096, 120, 0, 64, 4096):
+            encoder.header_table_size = size
+            for _ in range(40):
+                fields = [(b"x%d" % source.randrange(20), b"y" * source.randrange(100)) for _ in range(6)]
+                self.assertEqual(decoder.decode(encoder.encode(fields)), fields)
+                kept = [entry[0] for entry in reversed(decoder._table)]
+                self.assertEqual(kept, list(encoder.header_table.dynamic_entries))
+                self.assertLessEqual(decoder._used_bytes, size)
+
+    def test_long_integers(self) -> None:
+        """Five bytes may follow the first, and no more."""
+        longest = b"\x1f\x80\x80\x80\x80\x00" + b"\x01y"  # a name with the index 15
+        self.assertEqual(LeanDecoder(9999).decode(longest), [(b"accept-charset", b"y")])
+        too_long = longest.replace(b"\x80\x00", b"\x80\x80\x00")
+        with self.assertRaises(HTTP2Error) as caught:
+            LeanDecoder(9999).decode(too_long)
+        self.assertEqual(caught.exception.code, ErrorCode.COMPRESSION_ERROR)
+
+
+class HuffmanTests(SynchronousTestCase):
+    """The code of strings, against the library's table of four bits."""
+
+    def test_same_as_the_library(self) -> None:
+        """Whatever was encoded, and any other bytes."""
+        source = random.Random(5)
+        encode = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode
+        for number in range(4000):
+            text = source.randbytes(source.randrange(12))
+            text = encode(text) if number % 2 else text
+            try:
+                wanted: bytes | None = decode_by_library(text)
+            except HPACKError:
+                wanted = None
+            try:
+                found: bytes | None = decode_huffman(text)
+            except ValueError:
+                found = None
+            self.assertEqual(found, wanted, text)
+
+    def test_bounded(self) -> None:
+        """Meanings that find no room are found out each time."""
+        self.patch(http2_huffman, "_MOST_REMEMBERED", 0)
+        encode = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode
+        remembered = http2_huffman._State.remembered
+        every = bytes(range(256)) * 2
+        self.assertEqual(decode_huffman(encode(every)), every)
+        self.assertEqual(http2_huffman._State.remembered, remembered)
 
 
 class EncoderTests(SynchronousTestCase):
