@@ -90,7 +90,7 @@ def assemble(
     """
     randomness = random.Random(seed)
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
-    metrics = Metrics(settings.metrics.max_apps)
+    metrics = Metrics(settings.metrics.max_apps, reactor.seconds)
     traffic = Traffic(reactor.seconds)
     explain = Explain(settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query)
 
@@ -124,7 +124,7 @@ def assemble(
         health=settings.health,
         quarantine=settings.quarantine,
     )
-    verdicts = VerdictLog(pools, reactor.seconds, metrics.app_label)
+    verdicts = VerdictLog(pools, reactor.seconds, metrics.app_label, metrics.has_series)
     env = make_environment(
         resolver,
         reactor,

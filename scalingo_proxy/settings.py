@@ -126,7 +126,7 @@ class LogSettings:
 class MetricsSettings:
     """``[metrics]``.
 
-    :ivar max_apps: how many apps have a label of their own.
+    :ivar max_apps: how many apps have a label of their own: the busiest.
     """
 
     max_apps: int = 1000

@@ -6,14 +6,14 @@ rather than an event is read at that moment, by functions handed in
 (:mod:`scalingo_proxy.services.gauges`).  Serving the page is not done here.
 
 The label ``app`` is bounded.  Requests for hosts that nobody claims count as
-``_none``, because a client may send any host.  An app gets its own series
-with its first request, while there are fewer than ``max_apps``, and keeps it
-until the process ends, so that its counters never fall; all later apps
-together are ``_other``.
+``_none``, because a client may send any host.  The ``max_apps`` busiest apps
+have series of their own (:mod:`scalingo_proxy.services.app_series`); all
+others together are ``_other``.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -23,18 +23,18 @@ from zope.interface import implementer
 from scalingo_proxy.errors import errors_by_code
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.app_series import (
+    DURATION_BOUNDS,
+    NO_APP,
+    OTHER_APPS,
+    REQUEST_DURATION,
+    AppCounts,
+    AppSeries,
+)
 from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label, numbers_in, pieces
 
 __all__ = ["DURATION_BOUNDS", "NO_APP", "OTHER_APPS", "Metrics", "Reading"]
-
-#: The label ``app`` of requests for hosts that nobody claims.
-NO_APP = "_none"
-#: The label ``app`` of all apps beyond ``max_apps``.
-OTHER_APPS = "_other"
-
-#: The bounds of the duration buckets, in seconds.
-DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 #: How much of the page is made at once.
 PIECE_CHARACTERS = 100_000
@@ -50,12 +50,6 @@ _REQUESTS = Family(
     "counter",
     "Finished requests, refused ones among them, by class of status.",
     ("listener", "app", "code"),
-)
-_REQUEST_DURATION = HistogramFamily(
-    "scalingo_proxy_request_duration_seconds",
-    "From the beginning of a request to its end; to the answer where it became a tunnel.",
-    DURATION_BOUNDS,
-    "app",
 )
 _LISTENER_DURATION = HistogramFamily(
     "scalingo_proxy_listener_request_duration_seconds",
@@ -104,56 +98,21 @@ _LAST_RELOAD = Family(
 )
 
 
-class _AppCounts:
-    """What is counted for one value of the label ``app``."""
-
-    __slots__ = (
-        "_series",
-        "_told",
-        "_told_count",
-        "bytes_in",
-        "bytes_out",
-        "durations",
-        "label",
-        "requests",
-        "seconds",
-    )
-
-    def __init__(self, app: str) -> None:
-        self.label = escape_label(app)
-        #: By listener, by the first digit of the status.
-        self.requests: dict[str, list[int]] = {}
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.durations = [0] * (len(DURATION_BOUNDS) + 1)
-        self.seconds = 0.0
-        self._series = _REQUEST_DURATION.series(self.label)
-        self._told = ""
-        self._told_count = -1
-
-    def histogram(self) -> str:
-        """Its lines of the histogram; the same text again while nothing was added."""
-        count = sum(self.durations)
-        if count != self._told_count:
-            self._told = numbers_in(self._series, self.durations, self.seconds)
-            self._told_count = count
-        return self._told
-
-
 @implementer(IObserver)
 class Metrics:
     """Counts exchanges and connections, and writes the page.
 
     :param max_apps: how many apps get a label of their own; see above.
+    :param clock: seconds, monotonic.
     :ivar last_reload_successful: whether the configuration on file is in effect.
     """
 
     _log = Logger()
 
-    def __init__(self, max_apps: int = 1000) -> None:
-        self._room = max_apps
-        self._others = _AppCounts(OTHER_APPS)
-        self._apps = {NO_APP: _AppCounts(NO_APP), OTHER_APPS: self._others}
+    def __init__(self, max_apps: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._series = AppSeries(max_apps)
+        self._apps = self._series.by_app
         # By listener.
         self._durations: dict[str, list[int]] = {}
         self._duration_sums: dict[str, float] = {}
@@ -176,7 +135,7 @@ class Metrics:
     def exchange_finished(self, record: Record) -> None:
         counts = self._apps.get(record.app)
         if counts is None:
-            counts = self._counts_of(record.app)
+            counts = self._series.counts_of(record.app)
         status = record.status
         by_code = counts.requests.get(record.listener)
         if by_code is None:
@@ -238,9 +197,12 @@ class Metrics:
         self._readings.append((family, lambda: family.with_lines(read())))
 
     def app_label(self, app: str) -> str:
-        """What the label ``app`` says for this app, escaped; it gets a series of its own if there is room."""
-        counts = self._apps.get(app)
-        return (self._counts_of(app) if counts is None else counts).label
+        """What the label ``app`` says for this app now, escaped; if there is room, it gets a series."""
+        return self._series.label_of(app)
+
+    def has_series(self, label: str) -> bool:
+        """Whether the page has a series of this label ``app``."""
+        return self._series.is_own(label)
 
     # -- the page ------------------------------------------------------------
 
@@ -255,12 +217,11 @@ class Metrics:
         whole.
         """
         self.catch_up()
-        return pieces(self._lines(), PIECE_CHARACTERS)
+        return pieces(self._lines(self._series.look(self._clock())), PIECE_CHARACTERS)
 
-    def _lines(self) -> Iterator[str]:
-        apps = tuple(self._apps.values())
+    def _lines(self, apps: Sequence[AppCounts]) -> Iterator[str]:
         yield from _REQUESTS.with_lines(self._request_lines(apps))
-        yield from _REQUEST_DURATION.lines(app.histogram() for app in apps)
+        yield from REQUEST_DURATION.lines(app.histogram() for app in apps)
         yield from _LISTENER_DURATION.lines(
             numbers_in(
                 _LISTENER_DURATION.series(escape_label(listener)), counts, self._duration_sums[listener]
@@ -293,17 +254,7 @@ class Metrics:
 
     # -- inner parts ---------------------------------------------------------
 
-    def _counts_of(self, app: str) -> _AppCounts:
-        counts = self._apps.get(app or NO_APP)
-        if counts is not None:
-            return counts
-        if self._room <= 0:
-            return self._others
-        self._room -= 1
-        counts = self._apps[app] = _AppCounts(app)
-        return counts
-
-    def _request_lines(self, apps: Iterable[_AppCounts]) -> Iterator[str]:
+    def _request_lines(self, apps: Iterable[AppCounts]) -> Iterator[str]:
         for app in apps:
             for listener, by_code in tuple(app.requests.items()):
                 labels = f'listener="{escape_label(listener)}",app="{app.label}"'

@@ -26,15 +26,23 @@ class VerdictLog:
     :param pools: whose verdicts are told.
     :param seconds: the pools' clock.
     :param app_label: what the label ``app`` of metrics says for an app.
+    :param has_series: whether that label is on the page of metrics now.
     :ivar quarantines: by app label and cause.
     """
 
     _log = Logger()
 
-    def __init__(self, pools: Pools, seconds: Callable[[], float], app_label: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        seconds: Callable[[], float],
+        app_label: Callable[[str], str],
+        has_series: Callable[[str], bool],
+    ) -> None:
         self.quarantines: dict[tuple[str, str], int] = {}
         self._seconds = seconds
         self._app_label = app_label
+        self._has_series = has_series
         # What each member was when it was last told.
         self._told: dict[Member, HealthState] = {}
         pools.watch(self.member_changed)
@@ -57,8 +65,8 @@ class VerdictLog:
             self._tell(pool, member, before)
 
     def counts(self) -> Mapping[tuple[str, str], int]:
-        """For the metrics page."""
-        return self.quarantines
+        """For the metrics page: of apps that are on it."""
+        return {key: count for key, count in self.quarantines.items() if self._has_series(key[0])}
 
     def _tell(self, pool: Pool, member: Member, before: HealthState) -> None:
         wait = member.probe_due_at - self._seconds()

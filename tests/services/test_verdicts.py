@@ -16,8 +16,11 @@ from scalingo_proxy.services.verdicts import VerdictLog
 class VerdictLogTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 0.0
+        self.left_out: set[str] = set()
         self.pools = Pools(Timeouts(), Limits(), Random(1), clock=lambda: self.now)
-        self.log = VerdictLog(self.pools, lambda: self.now, lambda app: f"<{app}>")
+        self.log = VerdictLog(
+            self.pools, lambda: self.now, lambda app: f"<{app}>", lambda label: label not in self.left_out
+        )
         self.app = App("hello", ("hello.test",), ("10.0.0.1:80",))
         self.pool = self.pools.for_route(Route(self.app, "hello.test"))
         self.events: list[dict[str, Any]] = []
@@ -69,6 +72,14 @@ class VerdictLogTests(SynchronousTestCase):
             self.end(outcome)
             self.pool.start_over("it was deployed again", self.now)
         self.assertEqual({("<hello>", "closed"): 2, ("<hello>", "timed-out"): 1}, dict(self.log.counts()))
+
+    def test_left_out(self) -> None:
+        """Those of an app that has no series are not told, and are not forgotten."""
+        self.end(Outcome.CLOSED)
+        self.left_out.add("<hello>")
+        self.assertEqual({}, dict(self.log.counts()))
+        self.left_out.clear()
+        self.assertEqual({("<hello>", "closed"): 1}, dict(self.log.counts()))
 
     def test_nothing_is_kept(self) -> None:
         """A backend that is gone is forgotten."""
