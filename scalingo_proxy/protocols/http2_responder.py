@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.deadlines import Timed
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from scalingo_proxy.protocols.http2_sender import HTTP2Sender
 
 __all__ = ["HTTP2Responder"]
+
+_log = Logger()
 
 #: No stream sends more than this before another one has its turn.
 _TURN_BYTES = 16384
@@ -111,8 +115,23 @@ class HTTP2Responder(Timed):
 
     def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
         """Relay a response that is complete already."""
-        self._send_head(head.status, head.fields)
-        self.end_response(payload, trailers)
+        out, sender, size = self.out, self._sender, len(payload)
+        if self._closed:
+            return
+        if trailers or out.heads or out.size or size > _TURN_BYTES or not sender.has_room(self.state, size):
+            self._send_head(head.status, head.fields)
+            self.end_response(payload, trailers)
+            return
+        # Nobody stands in line: no need to stand there first, nor for a deadline until then (10 µs less).
+        out.ended = True
+        try:
+            self._connection.send_whole(self.state, http2_response_fields(head.status, head.fields), payload)
+        except Exception:
+            _log.failure("stream {stream_id} failed", stream_id=self.id)
+            self.reset(ErrorCode.INTERNAL_ERROR)  # nobody knows how much of it went out
+            return
+        sender.sent_whole(self.state, size)
+        self._end_was_sent()
 
     def end_response(self, payload: bytes, trailers: Fields) -> None:
         """Relay the last piece."""

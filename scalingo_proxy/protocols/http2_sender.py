@@ -106,16 +106,38 @@ class HTTP2Sender(Protocol, Timed):
         if count < SMALL_WINDOW_BYTES:
             self._floods.allow(Kind.SMALL_WINDOW, 2)
 
+    def sent_whole(self, stream: StreamState, size: int) -> None:
+        """A response was prepared without a turn of its own; it goes out when this turn is over."""
+        if size and stream.out_window and self.connection.out_window:
+            self.sent_freely(size)
+        self._work_soon()
+
     # -- whose turn it is to send --------------------------------------------
+
+    def has_room(self, stream: StreamState, size: int) -> bool:
+        """Whether so many bytes may go out on *stream* before anything else."""
+        connection = self.connection
+        return (
+            not self._ready
+            and not self.is_paused
+            and size <= stream.out_window
+            and size <= connection.out_window
+            and connection.unsent_bytes <= _WRITE_BYTES
+        )
 
     def wake(self, stream: HTTP2Responder) -> None:
         """*stream* has something to send."""
         if not stream.is_ready:
             stream.is_ready = True
             self._ready.append(stream)
+        self._work_soon()
+
+    def _work_soon(self) -> None:
+        """When this turn of the reactor is over: answers that come together go out together.
+
+        In one record of TLS and one system call, that is.
+        """
         if not self._busy and self._work_call is None:
-            # When this turn of the reactor is over: answers that come together go out together,
-            # in one record of TLS and one system call.
             self._work_call = self.env.reactor.callLater(0, self._work_called)
 
     def _work_called(self) -> None:
@@ -141,7 +163,7 @@ class HTTP2Sender(Protocol, Timed):
             while True:
                 self._take_turns()
                 self._flush()
-                if not self._ready or self.is_paused or self._closed:
+                if not (self._ready or self.connection.unsent_bytes) or self.is_paused or self._closed:
                     break  # else the transport took it all, and wants more, already
         finally:
             self._busy = False

@@ -108,6 +108,15 @@ class HTTP2Output:
             self._prepare(frame_bytes(kind, flags, stream_id, block[at : at + size]))
             kind, flags = CONTINUATION, 0
 
+    def send_whole(self, stream: StreamState, fields: Fields, payload: bytes) -> None:
+        """Prepare a whole response; for *payload* the same holds as for :meth:`send_payload`.
+
+        :raises HTTP2Error: when the stream can have none, which is a bug of ours.
+        """
+        self.send_headers(stream, fields, not payload)
+        if payload:
+            self.send_payload(stream, payload, True)
+
     def send_payload(self, stream: StreamState, payload: bytes, end_stream: bool) -> None:
         """Prepare one DATA frame.
 
