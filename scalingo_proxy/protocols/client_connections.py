@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import islice
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -65,6 +64,9 @@ BATCH = 64
 
 #: How soon to look again after nobody could be given up.
 _LOOK_AGAIN_SECONDS = 0.02
+#: And so much later for each connection there is: looking at one takes 1 to 2 µs, which must not become all
+#: that is done while thousands are busy and thousands more want in.
+_SECONDS_FOR_EACH = 20e-6
 
 #: How often the log tells of it.
 _TELL_AGAIN_SECONDS = 60.0
@@ -174,12 +176,7 @@ class ClientConnections:
         if now < self._look_again_at:
             return 0
         worst = max(self._by_key, key=self._by_key.__getitem__, default="")
-        found = self._idle(now, idle_seconds, worst) if worst else []
-        if len(found) < BATCH:
-            more = [client for client in self._idle(now, idle_seconds) if client not in found]
-            found += more[: BATCH - len(found)]
-        if not found:
-            found = self._crawling(now)
+        found = self._idle_or_crawling(now, idle_seconds, worst)
         if not found and worst and self._by_key[worst] > len(self._open) * TUNNEL_SHARE:
             found = self._silent_tunnels(now, worst)
         for client in found:
@@ -190,27 +187,32 @@ class ClientConnections:
                 _log.failure("an idle connection was not given up in order")
         self.given_up += len(found)
         if len(found) < BATCH:
-            self._look_again_at = now + _LOOK_AGAIN_SECONDS
+            self._look_again_at = now + max(_LOOK_AGAIN_SECONDS, len(self._open) * _SECONDS_FOR_EACH)
         self._tell(now, len(found))
         return len(found)
 
-    def _idle(self, now: float, idle_seconds: float, key: str | None = None) -> list[Client]:
-        found: list[Client] = []
-        for client, its_key in self._open.items():
-            if key is not None and its_key != key:
+    def _idle_or_crawling(self, now: float, idle_seconds: float, worst: str) -> list[Client]:
+        """Those who do nothing, the ones of *worst* first; if there are none, those who crawl."""
+        of_worst: list[Client] = []
+        idle: list[Client] = []
+        crawling: list[Client] = []
+        leaving = self._leaving
+        for client, key in self._open.items():
+            if client in leaving:
                 continue
             since = client.idle_since()
-            if since is None or client in self._leaving:
-                continue
-            if now - since >= (idle_seconds if client.has_asked else SILENT_SECONDS):
-                found.append(client)
-                if len(found) >= BATCH:
-                    break
-        return found
-
-    def _crawling(self, now: float) -> list[Client]:
-        candidates = (client for client in self._open if client not in self._leaving and client.crawls(now))
-        return list(islice(candidates, BATCH))
+            if since is not None and now - since >= (idle_seconds if client.has_asked else SILENT_SECONDS):
+                if key != worst or not worst:
+                    idle.append(client)
+                    if len(idle) >= BATCH and not worst:
+                        break
+                else:
+                    of_worst.append(client)
+                    if len(of_worst) >= BATCH:
+                        break
+            elif not (idle or of_worst) and len(crawling) < BATCH and client.crawls(now):
+                crawling.append(client)
+        return (of_worst + idle)[:BATCH] or crawling
 
     def _silent_tunnels(self, now: float, key: str) -> list[Client]:
         """End those of one address that have been silent for long; the connections are to be closed."""

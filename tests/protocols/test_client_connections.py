@@ -117,6 +117,32 @@ class ClientConnectionsTests(SynchronousTestCase):
         self.assertEqual(self.clients.make_room(10.01), 0)
         self.assertEqual(self.clients.make_room(10.2), 1)
 
+    def test_looks_less_often_at_thousands(self) -> None:
+        """Where ten thousand are busy, looking at all of them is not done fifty times a second."""
+        clients = [self.add(f"10.0.{number // 250}.{number % 250}", None) for number in range(10_000)]
+        self.assertEqual(self.clients.make_room(10.0), 0)
+        clients[-1].since = 0.0
+        self.assertEqual(self.clients.make_room(10.15), 0)
+        self.assertEqual(self.clients.make_room(10.25), 1)
+
+    def test_one_look(self) -> None:
+        """Each is looked at once, whatever is found: who does nothing, who crawls, or nobody."""
+        looks: list[Idler] = []
+
+        class Watched(Idler):
+            def idle_since(self) -> float | None:
+                looks.append(self)
+                return super().idle_since()
+
+        watched = [Watched(None) for _ in range(100)]
+        for number, client in enumerate(watched):
+            self.clients.opened(client, f"10.0.0.{number % 2}")
+        self.clients.make_room(10.0)
+        self.assertEqual(len(looks), 100)
+        watched[50].is_slow = True
+        self.assertEqual(self.clients.make_room(11.0), 1)
+        self.assertEqual(len(looks), 200)
+
 
 class HoardTests(WorldTestCase):
     """In a whole proxy."""
