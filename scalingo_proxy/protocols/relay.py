@@ -20,8 +20,9 @@ from scalingo_proxy.transports.splice import Splice, begin_splice
 
 __all__ = ["CLOSING_SECONDS", "NEVER", "SPLICE_AFTER", "TUNNEL_LEFT", "Relay", "RelayEnd"]
 
-#: Bytes that one direction has carried when splicing begins in it.  None: even
-#: messages of a few bytes were measured to cost half of what they cost otherwise.
+#: A direction is spliced from its next piece on when it has carried more than so many
+#: bytes.  Even messages of a few bytes were measured to cost half of what they cost
+#: otherwise; yet many a tunnel carries but one each way, for which it does not pay.
 SPLICE_AFTER = 0
 
 #: How long what was written before a close may take to go out.
@@ -69,11 +70,12 @@ class RelayEnd:
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
-        self.received += len(data)
+        before = self.received
+        self.received = before + len(data)
         self._relay.alive()
         if not self.peer._closed:
             self.peer.transport.write(data)
-            if self.received >= self._splice_at:
+            if before > self._splice_at:
                 self._begin_splice()
 
     def _begin_splice(self) -> None:
@@ -165,7 +167,7 @@ class Relay:
     :param alive: called for every piece of data, to move the idle deadline.
     :param ended: called once, when both sides are gone.
     :param pipes: what to splice through; without them nothing is spliced.
-    :param splice_after: how many bytes a direction carries first, in the ordinary way.
+    :param splice_after: of a direction that has carried more bytes, all but the next piece is spliced.
     """
 
     __slots__ = ("_ended", "alive", "backend", "client", "is_leaving", "pipes")

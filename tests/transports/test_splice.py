@@ -79,11 +79,12 @@ class SpliceTestCase(TestCase):
         return sizes
 
     async def begin(self) -> Tunnel:
-        """A tunnel through which a byte has gone each way: what follows can be spliced."""
+        """A tunnel through which two pieces have gone each way: what follows can be spliced."""
         tunnel = await self.open()
-        tunnel.client.transport.write(b"x")
-        tunnel.backend.transport.write(b"y")
-        await self.until(lambda: tunnel.client.count == tunnel.backend.count == 1)
+        for count in (1, 2):
+            tunnel.client.transport.write(b"x")
+            tunnel.backend.transport.write(b"y")
+            await self.until(lambda sent=count: tunnel.client.count == tunnel.backend.count == sent)
         await self.rest()
         return tunnel
 
@@ -92,21 +93,21 @@ class SpliceTests(SpliceTestCase):
     """What is spliced."""
 
     async def test_bytes_do_not_come_here(self) -> None:
-        """After the first piece of a direction, nothing enters this process any more."""
+        """After the second piece of a direction, nothing enters this process any more."""
         tunnel = await self.begin()
         pieces = self.count_pieces(tunnel)
         tunnel.client.transport.write(MEGABYTE)
         tunnel.backend.transport.write(MEGABYTE)
-        await self.until(lambda: tunnel.client.count + tunnel.backend.count == 2 * len(MEGABYTE) + 2)
+        await self.until(lambda: tunnel.client.count + tunnel.backend.count == 2 * len(MEGABYTE) + 4)
         self.assertEqual(pieces, [])
-        self.assertEqual(tunnel.relay.client.received, len(MEGABYTE) + 1)
+        self.assertEqual(tunnel.relay.client.received, len(MEGABYTE) + 2)
 
     async def test_no_pipe_is_held_at_rest(self) -> None:
         """However many tunnels there are, pipes are in use only where bytes wait."""
         tunnels = [await self.begin() for _ in range(10)]
         for tunnel in tunnels:
             tunnel.client.transport.write(MEGABYTE)
-        await self.until(lambda: all(tunnel.backend.count == len(MEGABYTE) + 1 for tunnel in tunnels))
+        await self.until(lambda: all(tunnel.backend.count == len(MEGABYTE) + 2 for tunnel in tunnels))
         await self.rest()
         self.assertEqual(self.pipes.given_count, 0)
         self.assertLessEqual(self.pipes.kept_count, 10)
@@ -120,7 +121,7 @@ class SpliceTests(SpliceTestCase):
         await self.rest()
         self.assertEqual(self.pipes.given_count, 1)
         tunnel.backend.transport.resumeProducing()
-        await self.until(lambda: tunnel.backend.count == 16 * len(MEGABYTE) + 1)
+        await self.until(lambda: tunnel.backend.count == 16 * len(MEGABYTE) + 2)
         await self.rest()
         self.assertEqual(self.pipes.given_count, 0)
 
@@ -160,6 +161,17 @@ class SpliceTests(SpliceTestCase):
         await self.until(lambda: tunnel.ended)
         for transport in transports:
             self.assertEqual([name for name in ("doRead", "doWrite") if name in transport.__dict__], [])
+
+
+    async def test_one_piece_each_way(self) -> None:
+        """What carries no more than that is not made ready for more."""
+        tunnel = await self.open()
+        tunnel.client.transport.write(b"x")
+        tunnel.backend.transport.write(b"y")
+        await self.until(lambda: tunnel.client.count == tunnel.backend.count == 1)
+        for end in tunnel.ends:
+            self.assertNotIn("doRead", end.transport.__dict__)
+        self.assertEqual(self.pipes.kept_count, 0)
 
 
 class FallbackTests(SpliceTestCase):
