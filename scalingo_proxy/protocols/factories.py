@@ -150,11 +150,20 @@ class HTTPProxyFactory(DrainingFactory):
 
     # -- called by the frontends ---------------------------------------------
 
-    def identify(self, transport: Any, secured: Secured | None = None) -> ClientIdentity:
-        """Who is at the other end of *transport*."""
+    def identify(
+        self, transport: Any, secured: Secured | None = None, *, is_tls: bool = False
+    ) -> ClientIdentity:
+        """Who is at the other end of *transport*.
+
+        :param secured: what is known of the TLS that ended below it.
+        :param is_tls: whether the client speaks TLS, wherever that ends.
+        """
+        if secured is not None and secured.identity is not None:
+            secured.identity.tls, secured.identity.covers = secured.version, secured.covers
+            return secured.identity
         peer, host = transport.getPeer(), transport.getHost()
         address = getattr(peer, "host", None)
-        is_tls = secured is not None or ISSLTransport.providedBy(transport)
+        is_tls = is_tls or secured is not None or ISSLTransport.providedBy(transport)
         identity = ClientIdentity(
             plain_address(address) if address else "unix:",
             "https" if is_tls else "http",

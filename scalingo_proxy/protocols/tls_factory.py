@@ -68,7 +68,7 @@ class TLSProxyFactory(DrainingFactory):
 
     def identify(self, transport: Any) -> ClientIdentity:
         """Who is at the other end of *transport*."""
-        return self.http.identify(transport)
+        return self.http.identify(transport, is_tls=True)
 
     def default_route(self) -> Route | None:
         """Who serves clients that give no name."""
@@ -78,12 +78,16 @@ class TLSProxyFactory(DrainingFactory):
         app = resolver.apps().get(self._default_app)
         return Route(app, "", getattr(resolver, "name", "")) if app is not None else None
 
-    def build_http(self, negotiated: Negotiated, covers: Callable[[str], bool]) -> IProtocol:
+    def build_http(
+        self, negotiated: Negotiated, covers: Callable[[str], bool], identity: ClientIdentity
+    ) -> IProtocol:
         """The protocol inside a TLS connection that ended here."""
-        secured = Secured(negotiated.version, covers)
-        frontend: Any = HTTPFrontend(self.http, secured)
+        secured = Secured(negotiated.version, covers, identity)
+        frontend: Any
         if negotiated.alpn == "h2":
             frontend = HTTP2Frontend(self.http, secured=secured)
+        else:
+            frontend = HTTPFrontend(self.http, secured)
         return frontend  # type: ignore[no-any-return]
 
     # -- stopping ------------------------------------------------------------

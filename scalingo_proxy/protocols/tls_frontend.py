@@ -316,17 +316,15 @@ class TLSFrontend(Protocol, Timed):
 
         def build_inner(negotiated: Negotiated) -> IProtocol:
             self.closed()  # from here on it counts as HTTP
-            return self._factory.build_http(negotiated, certificate.covers)
+            return self._factory.build_http(negotiated, certificate.covers, self.identity)
 
         def failed(error: ProxyError) -> None:
             self._account(DrainTimeout() if self._is_cut else error)
             self.closed()
 
-        until = self.record.started_at + env.timeouts.request_head
         self._began_at = env.seconds()
-        tls = terminate(
-            env, self.transport, self.received, context, build_inner, until=until, on_failed=failed
-        )
+        # It has until our own deadline, of which it is told.
+        tls = terminate(env, self.transport, self.received, context, build_inner, on_failed=failed)
         self.hand_over(tls)
 
     # -- refusing ------------------------------------------------------------

@@ -30,12 +30,10 @@ class Negotiated:
     """What a handshake has settled.
 
     :ivar version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
-    :ivar cipher: as OpenSSL calls it.
     :ivar alpn: ``"h2"``, ``"http/1.1"``, or ``None`` when the client offered nothing.
     """
 
     version: str
-    cipher: str
     alpn: str | None
 
 
@@ -46,7 +44,7 @@ def terminate(
     context: SSL.Context,
     build_inner: Callable[[Negotiated], IProtocol],
     *,
-    until: float,
+    until: float | None = None,
     on_failed: Callable[[ProxyError], None],
 ) -> TLSTransport:
     """Go on with a connection as the server of TLS.
@@ -56,7 +54,8 @@ def terminate(
     :param received: everything that the client has sent so far.
     :param build_inner: makes the protocol inside; called when the handshake
         is complete, at most once.
-    :param until: the moment on the monotonic clock by which it has to be.
+    :param until: the moment on the monotonic clock by which it has to be;
+        ``None``: whoever calls keeps time, and calls ``deadline_reached``.
     :param on_failed: told once when there was no handshake and the connection
         is gone: RequestTimeout, ClientClosed, or BadRequest with OpenSSL's
         reason.  The client got OpenSSL's alert then.
@@ -64,7 +63,8 @@ def terminate(
     handshake = _Handshake(env, build_inner, on_failed)
     tls = handshake.transport = TLSTransport(env, context, handshake)
     tls.makeConnection(transport)
-    env.deadlines.set(tls, until)
+    if until is not None:
+        env.deadlines.set(tls, until)
     if received:
         tls.dataReceived(received)
     return tls
@@ -90,13 +90,7 @@ class _Handshake(Protocol):
         """Put the protocol inside that was negotiated."""
         tls = self.transport
         self._env.deadlines.clear(tls)
-        connection = tls.connection
-        alpn = connection.get_alpn_proto_negotiated()
-        negotiated = Negotiated(
-            connection.get_protocol_version_name(),
-            connection.get_cipher_name() or "-",
-            alpn.decode("ascii") if alpn else None,
-        )
+        negotiated = Negotiated(tls.engine.version, tls.engine.alpn)
         tls.wrappedProtocol = inner = self._build_inner(negotiated)
         inner.makeConnection(tls)
 

@@ -84,19 +84,25 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         self.wrappedProtocol = inner
 
     @property
-    def connection(self) -> SSL.Connection:
-        """What OpenSSL knows of it."""
-        connection: SSL.Connection = self._engine.connection
-        return connection
+    def engine(self) -> Engine:
+        """What OpenSSL knows of it, while it is connected."""
+        return self._engine
 
-    def getHandle(self) -> SSL.Connection:
-        return self.connection
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        alpn = self._engine.alpn
+        return alpn.encode("ascii") if alpn is not None else None
+
+    def getHandle(self) -> Any:
+        return self.transport.getHandle()
+
+    def getPeerCertificate(self) -> None:
+        """Clients are not asked for one."""
 
     # -- called by the transport below ---------------------------------------
 
     def makeConnection(self, transport: Any) -> None:
         """Begin as the server; the client speaks first."""
-        self._tlsConnection = self._engine.connection  # where Twisted looks for it
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
@@ -143,7 +149,6 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         self._producer = None
         # OpenSSL's memory goes now, whoever still holds us.
         del self._engine
-        self._tlsConnection = None  # type: ignore[assignment]
         inner.connectionLost(reason)
 
     def _checkHandshakeStatus(self) -> None:

@@ -77,6 +77,7 @@ class EngineTests(SynchronousTestCase):
         for version in VERSIONS:
             pair = Pair(version=version).shake()
             self.assertIs(pair.engine.read(), None)
+            self.assertEqual(pair.engine.version, pair.client.version())
             for word in (b"one", b"two"):
                 pair.client.write(word)
             pair.to_engine()
@@ -175,9 +176,9 @@ class ProtocolTests(SynchronousTestCase):
         else:
             pair.shake()
             self.assertEqual(pair.client.selected_alpn_protocol(), chosen.decode())
-            self.assertEqual(pair.engine.connection.get_alpn_proto_negotiated(), chosen)
+            self.assertEqual(pair.engine.alpn, chosen.decode())
 
     def test_no_offer(self) -> None:
         """Without an offer nothing is chosen."""
         pair = Pair().shake()
-        self.assertEqual(pair.engine.connection.get_alpn_proto_negotiated(), b"")
+        self.assertIs(pair.engine.alpn, None)
