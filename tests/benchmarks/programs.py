@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +72,17 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) ->
         time.sleep(0.02)
 
 
+#: Of prctl(2): which signal comes when the parent ends.
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _settle(cores: Set[int]) -> None:
+    """Stay on *cores*, and end with whoever has started this, however that ends."""
+    os.sched_setaffinity(0, cores)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Program:
     """A program in the background; what it says goes to the file *output*."""
 
@@ -83,7 +96,7 @@ class Program:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": python_path()},
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
+                preexec_fn=lambda: _settle(cores),
             )
         self.pid = self._process.pid
 
