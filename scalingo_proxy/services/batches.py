@@ -18,10 +18,10 @@ from scalingo_proxy.services.broadcast import Broadcast
 __all__ = ["BATCH_RECORDS", "WAIT_SECONDS", "Batches", "nothing_to_tell"]
 
 #: How long a record may wait for others.
-WAIT_SECONDS = 0.05
+WAIT_SECONDS = 0.025
 #: How many are told of without waiting any longer.  Requests that come meanwhile wait for it: at half
-#: load, 1 in 100 took 1.6 ms with 256, and takes 0.7 ms with 32, which costs each request 0.7 µs.
-BATCH_RECORDS = 32
+#: load, 1 in 100 took 1.6 ms with 256, and takes 0.5 ms with 16, which costs each request 2 µs.
+BATCH_RECORDS = 16
 
 
 def nothing_to_tell() -> None:
@@ -52,15 +52,20 @@ class Batches:
     def exchange_finished(self, record: Record) -> None:
         untold = self._untold
         untold.append(record)
-        if len(untold) == 1:
-            self._call = self._reactor.callLater(WAIT_SECONDS, self._tell)
-        elif len(untold) >= BATCH_RECORDS:
-            self.catch_up()
+        if self._call is None:
+            self._call = self._reactor.callLater(WAIT_SECONDS, self._waited)
+        if len(untold) >= BATCH_RECORDS:
+            self._tell()  # the timer stays: it costs less than one for each batch
 
     def catch_up(self) -> None:
         """Tell what there is, now."""
-        if self._untold:
+        if self._call is not None:
             self._call.cancel()
+            self._waited()
+
+    def _waited(self) -> None:
+        self._call = None
+        if self._untold:
             self._tell()
 
     def _tell(self) -> None:

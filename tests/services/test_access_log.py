@@ -18,7 +18,7 @@ from scalingo_proxy.errors import ConfigurationError
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
 from scalingo_proxy.services.access_log import (
-    BATCH_RECORDS,
+    BATCH_LINES,
     FLUSH_SECONDS,
     REPORT_SECONDS,
     STOP_SECONDS,
@@ -102,11 +102,11 @@ class AccessLogTests(AccessLogCase):
     def test_full_batch_does_not_wait(self) -> None:
         """A full batch is written at once, and leaves no timer behind."""
         log = self.started()
-        for number in range(BATCH_RECORDS):
+        for number in range(BATCH_LINES):
             log.exchange_finished(a_record(f"/{number}"))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.stop(log)
-        self.assertEqual(len(self.paths_written()), BATCH_RECORDS)
+        self.assertEqual(len(self.paths_written()), BATCH_LINES)
 
     def test_stop_writes_what_is_left(self) -> None:
         """Stopping writes what is pending and leaves no timer behind."""
@@ -122,7 +122,7 @@ class AccessLogTests(AccessLogCase):
         self.addCleanup(os.close, reading)
         log = self.started("-", standard_output=writing)
         os.close(writing)  # the log has its own copy
-        for _ in range(BATCH_RECORDS):
+        for _ in range(BATCH_LINES):
             log.exchange_finished(a_record("/" * 1000))
         stopped = log.stopService()
         assert stopped is not None
