@@ -47,6 +47,10 @@ _REMEMBERED_BYTES = 64
 #: No integer takes more bytes behind its first: enough for 32 bits.
 _MOST_INTEGER_BYTES = 5
 
+#: Changes of a table's size in a block: to the least in between, and to the last (RFC 7541 §4.2).  Each
+#: takes a byte and gives no field, so that no other limit would end a block of them.
+_MOST_RESIZES = 2
+
 
 class LeanDecoder:
     """Decodes the header blocks of one connection.
@@ -71,7 +75,7 @@ class LeanDecoder:
             nobody knows what the table should hold (RFC 9113 §4.3).
         """
         fields: Fields = []
-        size = at = 0
+        size = at = resizes = 0
         end, most, table = len(block), self._max_list_bytes, self._table
         try:
             while at < end:
@@ -83,6 +87,9 @@ class LeanDecoder:
                 elif first & 0xE0 == 0x20:
                     if fields:
                         raise _malformed("a table's size changes behind a field")
+                    resizes += 1
+                    if resizes > _MOST_RESIZES:
+                        raise _malformed("a table's size changes again and again")
                     at = self._resize(block, at)
                     continue
                 else:

@@ -88,6 +88,13 @@ class DecoderTests(SynchronousTestCase):
             LeanDecoder(9999).decode(too_long)
         self.assertEqual(caught.exception.code, ErrorCode.COMPRESSION_ERROR)
 
+    def test_changes_of_size(self) -> None:
+        """Two may begin a block (RFC 7541 §4.2); thousands, of which no field comes, do not go on and on."""
+        self.assertEqual(LeanDecoder(9999).decode(b"\x20\x3f\x01\x82"), [(b":method", b"GET")])
+        with self.assertRaises(HTTP2Error) as caught:
+            LeanDecoder(9999).decode(b"\x20" * 3 + b"\x82")
+        self.assertEqual(caught.exception.code, ErrorCode.COMPRESSION_ERROR)
+
 
 class HuffmanTests(SynchronousTestCase):
     """The code of strings, against the library's table of four bits."""
