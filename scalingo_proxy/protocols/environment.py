@@ -26,9 +26,9 @@ from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.transports.descriptors import Descriptors, RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
-from scalingo_proxy.wire.http1_head import forget_unused_requests
 from scalingo_proxy.wire.http1_response import forget_unused_responses
 from scalingo_proxy.wire.http2_head import forget_unused_header_lists
+from scalingo_proxy.wire.known_requests import forget_unused_requests
 from scalingo_proxy.wire.request_id import RequestIds
 
 if TYPE_CHECKING:

@@ -36,12 +36,8 @@ from scalingo_proxy.wire.http1_forwarding import (
     acceptable_request_id,
     informational_head,
 )
-from scalingo_proxy.wire.http1_head import (
-    ResponseHead,
-    check_unfinished_request_head,
-    head_end,
-    parse_request_head,
-)
+from scalingo_proxy.wire.http1_head import ResponseHead, head_end
+from scalingo_proxy.wire.http1_request import check_unfinished_request_head, parse_request_head
 
 __all__ = ["HTTPFrontend"]
 

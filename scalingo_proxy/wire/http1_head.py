@@ -1,9 +1,8 @@
-"""Heads, and those of requests: strict bytes to values (RFC 9112 §3–§5).
+"""The heads of requests and responses as values, and what reading both has in common (RFC 9112 §3–§5).
 
 A head is complete or it is not: :func:`head_end` finds its end in what has
-arrived, :func:`parse_request_head` turns the whole into a value or raises.
-What is ambiguous is refused; see ``docs/behaviour.rst`` for the list.
-Responses are read in :mod:`scalingo_proxy.wire.http1_response`.
+arrived.  :mod:`scalingo_proxy.wire.http1_request` and
+:mod:`scalingo_proxy.wire.http1_response` turn the whole into a value or raise.
 """
 
 from __future__ import annotations
@@ -12,72 +11,27 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from scalingo_proxy.errors import (
-    BadRequest,
-    BadVersion,
-    BodyTooLarge,
-    ExpectationFailed,
-    HeadTooLarge,
-    MethodNotAllowed,
-    NotImplementedByProxy,
-    ProxyError,
-    UriTooLong,
-)
-from scalingo_proxy.model import Limits
-from scalingo_proxy.wire.grammar import (
-    AS_BACKENDS_READ,
-    NEVER_IN_A_HEAD,
-    TOKEN,
-    USUAL_NAMES,
-    Fields,
-    FramingError,
-    parse_fields,
-    split_list,
-)
+from scalingo_proxy.wire.grammar import NEVER_IN_A_HEAD, FramingError
 from scalingo_proxy.wire.head_forms import Form
-from scalingo_proxy.wire.host import parse_authority
-from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
-from scalingo_proxy.wire.repeated import Repeated
+from scalingo_proxy.wire.http1_body import NO_BODY
 
-__all__ = [
-    "RequestHead",
-    "ResponseHead",
-    "check_unfinished_request_head",
-    "forget_unused_requests",
-    "head_end",
-    "join_lines",
-    "parse_request_head",
-    "rewrite_field",
-]
+__all__ = ["RequestHead", "ResponseHead", "head_end", "join_lines", "parse_length", "rewrite_field"]
 
-MAX_FIELDS = 200
+#: Fields in order and case, that nobody can change.
+Pairs = tuple[tuple[bytes, bytes], ...]
+#: A form and the values for it, which :class:`Pairs` are made of when somebody asks for them.
+Filled = tuple[Form, Sequence[bytes]]
+
 #: Nearly all have fewer; each costs more memory than its bytes.
 MOST_KNOWN_FIELDS = 50
 
-_REQUEST_LINE = re.compile(rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
-_OTHER_VERSION = re.compile(rb"[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]++(?:\.[0-9]++)?\r\n")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]++")
-_UPGRADE_TOKEN = re.compile(rb"[" + TOKEN + rb"]++(?:/[" + TOKEN + rb"]++)?")
-
 #: A length of more digits than this is over any limit; it is not converted.
 MAX_LENGTH_DIGITS = 18
 ENDLESS = 10**MAX_LENGTH_DIGITS
 
-#: Fields that decide something here or never travel on as they are.  One
-#: set look-up per field; whatever is not in it is relayed untouched.
-_SPECIAL_REQUEST_FIELDS = frozenset(
-    b"host content-length transfer-encoding connection expect upgrade keep-alive proxy-connection te "
-    b"trailer http2-settings forwarded x-forwarded-for x-forwarded-proto x-forwarded-port "
-    b"x-forwarded-host x-real-ip x-request-id x-request-start proxy".split()
-)
-#: Most fields, so that they cost one look-up: 4 µs less for a request and its response.
-_USUAL_AND_RELAYED = frozenset(name for name in USUAL_NAMES if name.lower() not in _SPECIAL_REQUEST_FIELDS)
-_RESERVED_PREFIXES = (b"x-scalingo-", b"scalingo-")
 #: What nearly every client says: nothing to remove, and already in its shortest form.
 USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
-#: Special, and yet relayed where they stand; the framing ones are rewritten.
-_KEPT_IN_PLACE = (b"host", b"content-length", b"transfer-encoding")
 _NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
@@ -102,6 +56,7 @@ class RequestHead:
 
     __slots__ = (
         "_fields",
+        "_filled",
         "expect_continue",
         "framing",
         "host",
@@ -119,7 +74,8 @@ class RequestHead:
         self.method = method
         self.target = target
         self.version = version
-        self._fields: tuple[tuple[bytes, bytes], ...] = ()
+        self._fields: Pairs | None = ()
+        self._filled: Filled | None = None
         self.lines = b""
         self.special: Mapping[bytes, Sequence[bytes]] = _NOTHING_SPECIAL
         self.host = ""
@@ -129,8 +85,26 @@ class RequestHead:
         self.upgrade = b""
         self.websocket_key = b""
 
+    def again(self, method: bytes, target: bytes) -> RequestHead:
+        """A head with the same header section; of what both share nothing can be changed."""
+        head = RequestHead(method, target, self.version)
+        head._fields, head._filled, head.lines = self._fields, self._filled, self.lines
+        head.special = self.special
+        head.host = self.host
+        head.keep_alive = self.keep_alive
+        return head
+
+    def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
+        """Take the lines from *form*; and the fields, when somebody asks for them."""
+        self._fields, self._filled = None, (form, values)
+        self.lines = form.lines(values)
+
     @property
-    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
+    def fields(self) -> Pairs:
+        if self._fields is None:
+            assert self._filled is not None
+            form, values = self._filled
+            self._fields = form.fields(values)
         return self._fields
 
     @fields.setter
@@ -155,8 +129,7 @@ class ResponseHead:
 
     __slots__ = (
         "_fields",
-        "_form",
-        "_values",
+        "_filled",
         "framing",
         "keep_alive",
         "lines",
@@ -174,19 +147,30 @@ class ResponseHead:
         self.framing = NO_BODY
         self.keep_alive = False
         self.upgrade = b""
-        self._fields: tuple[tuple[bytes, bytes], ...] | None = ()
+        self._fields: Pairs | None = ()
+        self._filled: Filled | None = None
+
+    def again(self) -> ResponseHead:
+        """Another like it; of what both share nothing can be changed."""
+        head = ResponseHead(self.status, self.reason, self.version)
+        head._fields, head._filled, head.lines = self._fields, self._filled, self.lines
+        head.framing = self.framing
+        head.keep_alive = self.keep_alive
+        head.upgrade = self.upgrade
+        return head
 
     def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
-        """Take the fields from *form*, when somebody asks for them; and the lines now."""
-        self._form, self._values, self._fields = form, values, None
+        """Take the lines from *form*; and the fields, when somebody asks for them."""
+        self._fields, self._filled = None, (form, values)
         self.lines = form.lines(values)
 
     @property
-    def fields(self) -> tuple[tuple[bytes, bytes], ...]:
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = tuple(self._form.fields(self._values))
-        return fields
+    def fields(self) -> Pairs:
+        if self._fields is None:
+            assert self._filled is not None
+            form, values = self._filled
+            self._fields = form.fields(values)
+        return self._fields
 
     @fields.setter
     def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
@@ -209,238 +193,15 @@ def head_end(received: bytes | bytearray, searched: int) -> int:
     return -1
 
 
-# -- requests ----------------------------------------------------------------
-
-
-def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
-    """The value of a whole request head.
-
-    :param block: everything up to and including the empty line.
-    :raises ProxyError: with the code of what is wrong; the connection must
-        then be closed, since nothing behind *block* can be trusted.
-    """
-    match = _REQUEST_LINE.match(block)
-    if match is None or match.end() - 2 > limits.request_line_bytes:
-        raise _request_line_error(block, limits)
-    if len(block) > limits.head_bytes:
-        raise HeadTooLarge()
-    method, target, major, minor = match.groups()
-    if major != b"1":
-        raise BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if method == b"CONNECT" or method == b"TRACE":
-        raise MethodNotAllowed()
-    section = block[match.end() : -2]
-    if len(section) > limits.header_bytes:
-        _check_line_lengths(section, limits.header_bytes)
-    is_usual = target[0] == 47 and minor != b"0"  # 47: "/"
-    if is_usual:
-        # A section that came before is not read again (9 µs less for a browser's).
-        known = _recent_section(section) or _sections.find_older(section)
-        if known is not None:
-            return known.head(method, target)
-    try:
-        fields = parse_fields(section)
-    except FramingError as error:
-        raise BadRequest(str(error)) from None
-    if len(fields) > MAX_FIELDS:
-        raise HeadTooLarge("there are too many header fields")
-    head = RequestHead(method, target, 1 if minor != b"0" else 0)
-    sort_request_fields(head, fields)
-    _decide_host(head)
-    _decide_request_framing(head)
-    _decide_connection(head)
-    if is_usual and len(section) <= _LONGEST and _sections.is_second(section) and is_told_by_section(head):
-        _sections.keep(section, KnownSection(head))
-    return head
-
-
-class KnownSection:
-    """What a header section means behind any request line that it may be told from."""
-
-    __slots__ = ("_fields", "_host", "_keep_alive", "_lines", "_special")
-
-    def __init__(self, head: RequestHead) -> None:
-        self._fields = head.fields
-        self._lines = join_lines(head.fields)
-        self._special = MappingProxyType(dict(head.special))
-        self._host = head.host
-        self._keep_alive = head.keep_alive
-
-    def head(self, method: bytes, target: bytes) -> RequestHead:
-        """The head of a request with this section; nothing that it shares with others can be changed."""
-        head = RequestHead(method, target, 1)
-        head._fields = self._fields
-        head.lines = self._lines
-        head.special = self._special
-        head.host = self._host
-        head.keep_alive = self._keep_alive
-        return head
-
-
-def is_told_by_section(head: RequestHead) -> bool:
-    """Whether the section would mean the same behind the line of any other request for a path in HTTP/1.1.
-
-    With a body, an expectation or an upgrade, the method has a say.
-    """
-    return (
-        head.framing is NO_BODY
-        and _DECIDE_MORE.isdisjoint(head.special)
-        and len(head.fields) <= MOST_KNOWN_FIELDS
-    )
-
-
-#: Sections beyond so many bytes are read anew each time.
-_LONGEST = 2048
-_DECIDE_MORE = frozenset((b"expect", b"upgrade"))
-
-_sections: Repeated[bytes, KnownSection] = Repeated(most=512)
-_recent_section = _sections.recent.get
-
-
-def forget_unused_requests() -> None:
-    """Forget what nobody has sent since the last time but one that this was said."""
-    _sections.turn()
-
-
 def join_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Fields as lines, each with its end; nothing for none."""
     # Joined, not formatted: 0.4 µs a field against 0.9.
     return b"\r\n".join([*[b": ".join(field) for field in fields], b""])
 
 
-def check_unfinished_request_head(received: bytes | bytearray, searched: int, limits: Limits) -> None:
-    """Refuse a request head that is wrong already, although its end has not come.
-
-    So that memory stays bounded, and a peer that speaks something else hears
-    of it at once instead of at a deadline.
-
-    :param searched: as for :func:`head_end`.
-    :raises ProxyError: with the code that the whole head would meet, too.
-    """
-    most = limits.request_line_bytes + 2
-    if searched < most:  # else the request line has been looked at
-        first = received.find(b"\r\n", 0, most)
-        if first < 0 and len(received) >= most:
-            raise UriTooLong()
-        if first >= searched - 1 and first >= 0 and _REQUEST_LINE.match(received) is None:
-            raise _request_line_error(bytes(received), limits)
-    if len(received) > limits.head_bytes:
-        raise HeadTooLarge()
-
-
-def _request_line_error(block: bytes, limits: Limits) -> ProxyError:
-    line = block[: block.find(b"\r\n") + 2]
-    if len(line) - 2 > limits.request_line_bytes:
-        return UriTooLong()
-    if _OTHER_VERSION.fullmatch(line) and not re.search(rb" HTTP/(?:0|1\.)[0-9]*", line):
-        return BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
-    return BadRequest("the request line is malformed")
-
-
-def _check_line_lengths(section: bytes, most: int) -> None:
-    if max(map(len, section.split(b"\r\n"))) > most:
-        raise HeadTooLarge("a header line is too long")
-
-
-def sort_request_fields(head: RequestHead, fields: Fields) -> None:
-    """Part the fields that decide something from those that just travel on."""
-    special: dict[bytes, tuple[bytes, ...]] = {}
-    kept: Fields = []
-    for field in fields:
-        if field[0] in _USUAL_AND_RELAYED:
-            kept.append(field)
-            continue
-        name = field[0].translate(AS_BACKENDS_READ)
-        if name in _SPECIAL_REQUEST_FIELDS:
-            # An alias, such as X_Forwarded_For, of a name we manage never travels.
-            if name == field[0].lower():
-                special[name] = (*special.get(name, ()), field[1])
-                if name in _KEPT_IN_PLACE:
-                    kept.append(field)
-        elif not name.startswith(_RESERVED_PREFIXES):
-            kept.append(field)
-    connection = special.get(b"connection")
-    if connection and connection not in USUAL_CONNECTION:
-        named = {token for value in connection for token in split_list(value)}
-        special[b"connection"] = tuple(named)
-        # Naming Host or a framing field in Connection must not remove it.
-        named -= _SPECIAL_REQUEST_FIELDS
-        named -= {b"close"}
-        if named:
-            kept = [field for field in kept if field[0].lower() not in named]
-    head.special = special
-    head.fields = kept
-
-
-def _decide_host(head: RequestHead) -> None:
-    hosts = head.special.get(b"host", ())
-    if len(hosts) > 1:
-        raise BadRequest("there is more than one Host header")
-    target = head.target
-    is_absolute = target[0] != 47 and not (target == b"*" and head.method == b"OPTIONS")  # 47: "/"
-    if hosts:
-        if not hosts[0]:
-            raise BadRequest("the Host header is empty")
-        head.host = parse_authority(hosts[0])
-    elif not is_absolute or head.version == 1:
-        raise BadRequest("there is no Host header")
-    if is_absolute:
-        _decide_absolute_target(head, bool(hosts))
-
-
-def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
-    """Absolute-form: its authority wins and becomes the Host (RFC 9112 §3.2.2)."""
-    match = _ABSOLUTE.fullmatch(head.target)
-    if match is None or not match[1]:
-        raise BadRequest("the request target is neither a path nor an http URL")
-    authority = match[1]
-    head.host = parse_authority(authority)
-    path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
-    head.target = path if path[0] != 63 else b"/" + path  # "?": an empty path
-    if has_host:
-        rewrite_field(head, b"host", authority)
-    else:
-        head.fields = ((b"Host", authority), *head.fields)
-
-
-def _decide_request_framing(head: RequestHead) -> None:
-    codings = head.special.get(b"transfer-encoding")
-    lengths = head.special.get(b"content-length")
-    if codings:
-        if lengths:
-            raise BadRequest("Content-Length and Transfer-Encoding stand together")
-        if head.version == 0:
-            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
-        if len(codings) > 1 or codings[0].lower() != b"chunked":
-            raise _transfer_coding_error(codings)
-        head.framing = Framing(FramingKind.CHUNKED)
-        if codings[0] != b"chunked":
-            rewrite_field(head, b"transfer-encoding", b"chunked")
-    elif lengths:
-        if len(lengths) > 1:
-            raise BadRequest("there is more than one Content-Length")
-        length = parse_length(lengths[0])
-        if length is None:
-            raise BadRequest("the Content-Length is not a number")
-        if length == ENDLESS:
-            raise BodyTooLarge()
-        head.framing = Framing(FramingKind.LENGTH, length)
-        if lengths[0].startswith(b"0"):
-            rewrite_field(head, b"content-length", b"%d" % length)
-
-
 def rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -> None:
     """Put the canonical *value* where the client's own words stand."""
     head.fields = [(field[0], value) if field[0].lower() == name else field for field in head.fields]
-
-
-def _transfer_coding_error(codings: Sequence[bytes]) -> ProxyError:
-    members = b",".join(codings).split(b",")
-    names = [member.strip(b" \t").lower() for member in members]
-    is_chunked_last = len(codings) == 1 and names.count(b"chunked") == 1 and names[-1] == b"chunked"
-    if is_chunked_last and all(re.fullmatch(rb"[" + TOKEN + rb"]++", name) for name in names):
-        return NotImplementedByProxy()
-    return BadRequest("the Transfer-Encoding is not exactly chunked")
 
 
 def parse_length(value: bytes) -> int | None:
@@ -453,41 +214,3 @@ def parse_length(value: bytes) -> int | None:
         return None
     digits = value.lstrip(b"0") or b"0"
     return int(digits) if len(digits) <= MAX_LENGTH_DIGITS else ENDLESS
-
-
-def _decide_connection(head: RequestHead) -> None:
-    special = head.special
-    connection = special.get(b"connection", ())
-    if head.version == 0:
-        head.keep_alive = b"keep-alive" in connection and b"close" not in connection
-        return  # no Expect and no Upgrade in HTTP/1.0 (RFC 9110 §10.1.1, §7.8)
-    head.keep_alive = b"close" not in connection
-    if b"expect" in special:
-        if any(value.lower() != b"100-continue" for value in special[b"expect"]):
-            raise ExpectationFailed()
-        head.expect_continue = head.framing.has_body
-    if b"upgrade" in special and b"upgrade" in connection and not head.framing.has_body:
-        head.upgrade = _relayed_upgrade(head)
-
-
-def _relayed_upgrade(head: RequestHead) -> bytes:
-    """The protocols of an Upgrade that is relayed; the others go on as plain HTTP.
-
-    ``h2c`` and ``TLS`` would open a channel that nobody here checks.  A
-    WebSocket handshake that is none (RFC 6455 §4.1) is left to the app.
-    """
-    members = [member.strip(b" \t") for member in b",".join(head.special[b"upgrade"]).split(b",")]
-    kept = [
-        member
-        for member in members
-        if _UPGRADE_TOKEN.fullmatch(member) and not member.lower().startswith((b"h2", b"tls", b"http"))
-    ]
-    if any(member.lower() == b"websocket" for member in kept):
-        names = {name.lower(): value for name, value in head.fields}
-        if (
-            head.method != b"GET"
-            or not names.get(b"sec-websocket-key")
-            or names.get(b"sec-websocket-version") != b"13"
-        ):
-            return b""
-    return b", ".join(kept)

@@ -52,11 +52,18 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
         raise BadResponse("the backend sent a response head that is too large")
     key: Key = ()
     if method != b"HEAD" and len(block) <= _LONGEST:
-        # Most of it came before: what is new is filled in (6 to 9 µs less).
-        key, values = leave_blank(_CHANGING, block)
-        known = _recent(key) or _known.find_older(key)
-        if known is not None and (head := known.head(values)) is not None:
-            return head
+        # A hot answer is the same within one second: 8 µs less.
+        whole = _recent_block(block) or _blocks.find_older(block)
+        if whole is not None:
+            return whole.again()
+        if not _forms.is_hopeless():
+            # In nearly all others only a few values are new: 5 to 9 µs less.
+            key, values = leave_blank(_CHANGING, block)
+            known = _recent_form(key) or _forms.find_older(key)
+            if known is not None and (head := known.head(values)) is not None:
+                _forms.misses = 0
+                _learn_block(block, head)
+                return head
     match = _STATUS_LINE.match(block)
     if match is None:
         raise BadResponse("the backend sent a malformed status line")
@@ -83,10 +90,10 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
             kept.append(field)
     head.fields = kept
     _decide_response(head, special, method)
-    if key and _known.is_second(key) and _is_told_by_form(head, special):
+    if key and head.status >= 200 and len(kept) <= MOST_KNOWN_FIELDS and _forms.is_second(key):
         known = KnownResponse(head, key)
-        if known.form.is_exact:
-            _known.keep(key, known)
+        if known.is_exact:
+            _forms.keep(key, known)
     return head
 
 
@@ -94,17 +101,32 @@ class KnownResponse:
     """What the head of a response means, whatever values are filled into its form.
 
     Not that of one to HEAD, which has no body whatever it says.
+
+    :ivar is_exact: whether that is so.
     """
 
-    __slots__ = ("_framing", "_keep_alive", "_length_at", "_reason", "_status", "_version", "form")
+    __slots__ = (
+        "_framing",
+        "_has_body",
+        "_keep_alive",
+        "_length_at",
+        "_reason",
+        "_status",
+        "_version",
+        "form",
+        "is_exact",
+    )
 
     def __init__(self, head: ResponseHead, key: Key) -> None:
         self.form = Form(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields, key)
         self._status, self._reason, self._version = head.status, head.reason, head.version
         self._keep_alive = head.keep_alive
         self._framing = head.framing
+        self._has_body = head.framing.kind is _LENGTH
         names = [name.lower() for name in self.form.names]
         self._length_at = names.index(b"content-length") if b"content-length" in names else -1
+        # Of a 204 the length says more: whether what follows can be trusted.
+        self.is_exact = self.form.is_exact and not (head.status == 204 and self._length_at >= 0)
 
     def head(self, values: Sequence[bytes]) -> ResponseHead | None:
         """The head with *values*; None: its length is for others to judge."""
@@ -115,7 +137,7 @@ class KnownResponse:
                 return None
             if length[0] == 48 and length != b"0":  # 48: "0"
                 return None
-            if framing.kind is _LENGTH:
+            if self._has_body:
                 framing = Framing(_LENGTH, int(length))
         head = ResponseHead(self._status, self._reason, self._version)
         head.keep_alive = self._keep_alive
@@ -124,23 +146,22 @@ class KnownResponse:
         return head
 
 
-def _is_told_by_form(head: ResponseHead, special: Mapping[bytes, Sequence[bytes]]) -> bool:
-    """Whether a head would mean the same with other values in its blanks, the length apart."""
-    connection = special.get(b"connection", ())
-    return (
-        head.status >= 200
-        and (not connection or connection in USUAL_CONNECTION)
-        and len(head.fields) <= MOST_KNOWN_FIELDS
-    )
+def _learn_block(block: bytes, head: ResponseHead) -> None:
+    if _blocks.is_second(block):
+        _blocks.keep(block, head.again())
 
 
-_known: Repeated[Key, KnownResponse] = Repeated(most=512)
-_recent = _known.recent.get
+_forms: Repeated[Key, KnownResponse] = Repeated(most=512)
+_recent_form = _forms.recent.get
+#: A second later they are of no use any more.
+_blocks: Repeated[bytes, ResponseHead] = Repeated(most=64)
+_recent_block = _blocks.recent.get
 
 
 def forget_unused_responses() -> None:
     """Forget what no backend has sent since the last time but one that this was said."""
-    _known.turn()
+    _forms.turn()
+    _blocks.turn()
 
 
 def _decide_response(head: ResponseHead, special: Mapping[bytes, Sequence[bytes]], method: bytes) -> None:

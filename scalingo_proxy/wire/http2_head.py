@@ -19,16 +19,14 @@ from scalingo_proxy.wire.grammar import TOKEN, Fields, FramingError
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import NO_BODY, Framing, FramingKind
 from scalingo_proxy.wire.http1_head import (
-    MAX_FIELDS,
     MOST_KNOWN_FIELDS,
-    KnownSection,
     RequestHead,
     ResponseHead,
-    is_told_by_section,
     parse_length,
     rewrite_field,
-    sort_request_fields,
 )
+from scalingo_proxy.wire.http1_request import MAX_FIELDS, sort_request_fields
+from scalingo_proxy.wire.known_requests import KnownSection, is_told_by_section
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [

@@ -18,6 +18,10 @@ T = TypeVar("T")
 #: So many bytes that came once are recognised when they come again.
 _MOST_SEEN = 4096
 
+#: So many look-ups in vain, and only every so many-eth is made.
+_PATIENCE = 64
+_ONE_OF = 64
+
 
 class Repeated(Generic[K, T]):
     """What bytes that came more than once lately were found to mean.
@@ -30,22 +34,35 @@ class Repeated(Generic[K, T]):
     :param most: entries of one generation.
     :ivar recent: the younger generation; always the same dict, so that its bound
         ``get`` may be asked first (0.1 µs less than a method).
+    :ivar misses: look-ups in vain since the last that was not, if who finds
+        something sets it to 0.
     """
 
-    __slots__ = ("_most", "_older", "_seen", "recent")
+    __slots__ = ("_most", "_older", "_seen", "misses", "recent")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.recent: dict[K, T] = {}
         self._older: dict[K, T] = {}
         self._seen: set[int] = set()
+        self.misses = 0
 
     def find_older(self, key: K) -> T | None:
         """What is known of *key* since the generation before, and from now on in this one, too."""
         value = self._older.pop(key, None)
-        if value is not None:
+        if value is None:
+            self.misses += 1
+        else:
+            self.misses = 0
             self.keep(key, value)
         return value
+
+    def is_hopeless(self) -> bool:
+        """Whether to look for nothing this time: so much in vain that only now and then it is worth it."""
+        if self.misses < _PATIENCE:
+            return False
+        self.misses += 1
+        return self.misses % _ONE_OF != 0
 
     def is_second(self, key: K) -> bool:
         """Whether *key* came before, most likely; if not, it came now."""
@@ -68,3 +85,4 @@ class Repeated(Generic[K, T]):
         self._older = self.recent.copy()
         self.recent.clear()
         self._seen.clear()
+        self.misses = 0

@@ -9,7 +9,7 @@ from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.forgetting import FORGET_SECONDS, Forgetting
 from scalingo_proxy.testing.world import World
-from scalingo_proxy.wire.http1_head import parse_request_head
+from scalingo_proxy.wire.http1_request import parse_request_head
 
 
 class ForgettingTests(SynchronousTestCase):

@@ -17,13 +17,8 @@ from scalingo_proxy.errors import BadRequest, BadResponse, BodyTooLarge, ProxyEr
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import Fields, FramingError
 from scalingo_proxy.wire.http1_body import BodyReader
-from scalingo_proxy.wire.http1_head import (
-    RequestHead,
-    ResponseHead,
-    check_unfinished_request_head,
-    head_end,
-    parse_request_head,
-)
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end
+from scalingo_proxy.wire.http1_request import check_unfinished_request_head, parse_request_head
 from scalingo_proxy.wire.http1_response import MAX_RESPONSE_HEAD_BYTES, parse_response_head
 
 #: Between two messages; the next may come.

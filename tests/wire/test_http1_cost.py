@@ -21,11 +21,8 @@ from scalingo_proxy.wire.grammar import FramingError, parse_fields, split_list
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import ChunkedReader
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, relayed_trailers
-from scalingo_proxy.wire.http1_head import (
-    check_unfinished_request_head,
-    head_end,
-    parse_request_head,
-)
+from scalingo_proxy.wire.http1_head import head_end
+from scalingo_proxy.wire.http1_request import check_unfinished_request_head, parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
 from tests.wire.http1_streams import READY, RequestStream, fed, single_bytes
 

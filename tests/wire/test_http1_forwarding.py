@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import Limits
-from scalingo_proxy.wire import http1_head
+from scalingo_proxy.wire import http1_request
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields, split_list
 from scalingo_proxy.wire.http1_body import Framing, FramingKind, encode_chunk, encode_last_chunk
 from scalingo_proxy.wire.http1_forwarding import (
@@ -19,7 +19,8 @@ from scalingo_proxy.wire.http1_forwarding import (
     request_head_for_backend,
     response_head_for_client,
 )
-from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, parse_request_head
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http1_request import parse_request_head
 from tests.wire.http1_oracles import h11_requests, h11_responses, llhttp_reading, seen
 from tests.wire.http1_strategies import examples, request_streams, requests, response_streams, responses
 from tests.wire.http1_streams import CLOSES, READY, Message, RequestStream, ResponseStream, fed
@@ -57,7 +58,7 @@ class RequestRewritingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # With our six fields a request of the most fields has more than the most.
-        self.patch(http1_head, "MAX_FIELDS", 1_000)
+        self.patch(http1_request, "MAX_FIELDS", 1_000)
 
     def check(self, message: Message, identity: ClientIdentity) -> None:
         head = message.head

@@ -9,12 +9,8 @@ from scalingo_proxy.errors import BadRequest, BadResponse, BodyTooLarge, HeadToo
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
-from scalingo_proxy.wire.http1_head import (
-    RequestHead,
-    check_unfinished_request_head,
-    head_end,
-    parse_request_head,
-)
+from scalingo_proxy.wire.http1_head import RequestHead, head_end
+from scalingo_proxy.wire.http1_request import check_unfinished_request_head, parse_request_head
 from scalingo_proxy.wire.http1_response import MAX_RESPONSE_HEAD_BYTES, parse_response_head
 from tests.wire.http1_oracles import seen
 from tests.wire.http1_strategies import cut_places, examples, pieces, request_streams, response_streams

@@ -13,7 +13,7 @@ import httptools
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import Limits
-from scalingo_proxy.wire.http1_head import parse_request_head
+from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
 from tests.wire.http1_oracles import llhttp_reading
 from tests.wire.http1_streams import READY, RequestStream, ResponseStream, cuts

@@ -21,7 +21,8 @@ from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import Fields, FramingError
 from scalingo_proxy.wire.http1_body import FramingKind
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, request_head_for_backend
-from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, parse_request_head
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
+from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http2_head import (
     http2_request_head,
     http2_response_fields,

@@ -11,21 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Limits
-from scalingo_proxy.wire import http1_head, http1_response
+from scalingo_proxy.wire import http1_response, known_requests, repeated
 from scalingo_proxy.wire.http1_forwarding import (
     ClientIdentity,
     informational_head,
     request_head_for_backend,
     response_head_for_client,
 )
-from scalingo_proxy.wire.http1_head import (
-    RequestHead,
-    ResponseHead,
-    forget_unused_requests,
-    parse_request_head,
-    rewrite_field,
-)
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, rewrite_field
+from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import forget_unused_responses, parse_response_head
+from scalingo_proxy.wire.known_requests import forget_unused_requests
 from tests.corpus import load_cases
 from tests.wire.http1_strategies import examples, request_streams, response_streams
 
@@ -63,7 +59,7 @@ def told(block: bytes, limits: Limits) -> Any:
         head = parse_request_head(block, limits)
     except ProxyError as error:
         return type(error), error.detail
-    names = [name for name in RequestHead.__slots__ if name not in ("_fields", "lines", "special")]
+    names = [name for name in RequestHead.__slots__ if name[0] != "_" and name not in ("lines", "special")]
     seen = {name: getattr(head, name) for name in names}
     seen["special"] = dict(head.special)
     seen["fields"] = head.fields
@@ -84,12 +80,39 @@ def sections(streams: Iterable[bytes]) -> list[bytes]:
     return found
 
 
+#: What changes from request to request, and what only seems to.
+REQUEST_CHANGES = [
+    (b"Host: ", [b"app.test", b"APP.test:80", b"[::1]", b"a b", b"x ", b" x", b"", b"a,b", b"%b"]),
+    (b"host: ", [b"app.test"]),
+    (b"HOST: ", [b"other.test"]),
+    (b"Host:", [b"app.test"]),
+    (b"Cookie: ", [b"a=b", b"", b"a\tb", b"\xff", b"\x7f", b"\0", b"a\nHost: x", b"x "]),
+    (b"cookie: ", [b"%b%%"]),
+    (b"X-Forwarded-For: ", [b"192.0.2.7", b"10.0.0.1, 192.0.2.7", b"x"]),
+    (b"X-FORWARDED-FOR: ", [b"192.0.2.8"]),
+    (b"x_forwarded_for: ", [b"192.0.2.9"]),
+    (b"X-Request-ID: ", [b"0123456789abcdef0123456789", b"x"]),
+    (b"Connection: ", [b"close", b"keep-alive", b"Cookie", b"close, Host, X-Forwarded-For", b"upgrade"]),
+    (b"Upgrade: ", [b"websocket"]),
+    (b"Expect: ", [b"100-continue"]),
+    (b"Content-Length: ", [b"0", b"5"]),
+    (b"TE: ", [b"trailers"]),
+    (b"X-Scalingo-Error: ", [b"x"]),
+    (b"Accept: ", [b"*/*", b"100%"]),
+]
+request_changes = st.sampled_from([name + value for name, values in REQUEST_CHANGES for value in values])
+sections_of_changes = st.tuples(
+    st.sampled_from([[], [b"Host: a.test"]]), st.lists(request_changes, max_size=4)
+).map(lambda drawn: b"\r\n".join([*drawn[0], *drawn[1], b"", b""]))
+
+
 class KnownRequestsTests(SynchronousTestCase):
     """Cold and warm, the same."""
 
     def setUp(self) -> None:
         forget()
         self.addCleanup(forget)
+        self.patch(repeated, "_PATIENCE", 10**9)
 
     def check(self, blocks: list[bytes], limits: Limits) -> int:
         """Each block alone, then all of them in turn, several times over; gives how many were known."""
@@ -100,7 +123,7 @@ class KnownRequestsTests(SynchronousTestCase):
         forget()
         for _ in range(4):
             self.assertEqual([told(block, limits) for block in blocks], cold)
-        return len(http1_head._sections.recent)
+        return len(known_requests._sections.recent) + len(known_requests._forms.recent)
 
     def test_corpus(self) -> None:
         """Every case of the corpus, as it is and behind every other request line."""
@@ -123,6 +146,33 @@ class KnownRequestsTests(SynchronousTestCase):
     def test_random(self, streams: list[bytes], limits: Limits) -> None:
         """Whatever comes, behind any line and in any company."""
         self.check([line + b"\r\n" + section for section in sections(streams) for line in LINES], limits)
+
+    @given(st.lists(sections_of_changes, min_size=1, max_size=5))
+    @examples(600)
+    def test_changes(self, changed: list[bytes]) -> None:
+        """Sections that differ in what is left blank, or only look like it."""
+        self.check([line + b"\r\n" + section for section in changed for line in LINES[:3]], Limits())
+
+    def test_filled_in(self) -> None:
+        """Host, address, id and order are those of each request."""
+        for number in range(5):
+            told = b"%d" % number
+            lines = b"Host: %b.test\r\nA: b\r\nX-Forwarded-For: %b\r\nCookie: %b\r\n\r\n" % (told, told, told)
+            head = parse_request_head(b"GET / HTTP/1.1\r\n" + lines, Limits())
+            self.assertEqual(bool(head.lines), number > 1)
+            self.assertEqual(head.host, f"{number}.test")
+            self.assertEqual(head.special, {b"host": (told + b".test",), b"x-forwarded-for": (told,)})
+            self.assertEqual(head.fields, ((b"Host", told + b".test"), (b"A", b"b"), (b"Cookie", told)))
+
+    def test_no_secrets(self) -> None:
+        """A form holds nothing of what was filled into it."""
+        for number in range(3):
+            block = b"GET / HTTP/1.1\r\nHost: app.test\r\nCookie: secret-%d\r\n\r\n" % number
+            parse_request_head(block, Limits())
+        ((key, known),) = known_requests._forms.recent.items()
+        held = [key, known.form._fields, known.form._lines, known._special]
+        self.assertNotIn("secret", repr(held))
+        self.assertEqual(known_requests._sections.recent, {})
 
     def test_limits(self) -> None:
         """What is known is held against the limits of whoever asks."""
@@ -151,9 +201,15 @@ def told_of(block: bytes, method: bytes) -> Any:
 
 #: What changes from answer to answer, and what only seems to.
 CHANGES = [
-    (b"Date: ", [b"Fri, 27 Nov 2026 15:00:00 GMT", b"x", b"", b"x ", b"%b%%", b"a\tb", b"\xff", b"\x7f"]),
+    (
+        b"Date: ",
+        [b"Fri, 27 Nov 2026 15:00:00 GMT", b"x", b"", b"x ", b" x", b"%b%%", b"a\tb", b"\xff", b"\x7f"],
+    ),
     (b"date:", [b"x", b" x"]),
-    (b"Content-Length: ", [b"0", b"5", b"123", b"007", b"5 ", b"-1", b"", b"1_0", b"9" * 18, b"9" * 19]),
+    (
+        b"Content-Length: ",
+        [b"0", b"5", b"123", b"007", b"5 ", b" 5", b"-1", b"", b"1_0", b"9" * 18, b"9" * 19],
+    ),
     (b"content-length: ", [b"0", b"17", b"00"]),
     (b"CONTENT-LENGTH: ", [b"3"]),
     (b"ETag: ", [b'"%d"', b'W/"x"']),
@@ -179,6 +235,7 @@ class KnownResponsesTests(SynchronousTestCase):
     def setUp(self) -> None:
         forget()
         self.addCleanup(forget)
+        self.patch(repeated, "_PATIENCE", 10**9)
 
     def check(self, blocks: list[bytes]) -> int:
         asked = [(block, method) for block in blocks for method in (b"GET", b"HEAD", b"POST")]
@@ -189,7 +246,7 @@ class KnownResponsesTests(SynchronousTestCase):
         forget()
         for _ in range(3):
             self.assertEqual([told_of(*one) for one in asked], cold)
-        return len(http1_response._known.recent)
+        return len(http1_response._forms.recent)
 
     def test_corpus(self) -> None:
         """Every case of the corpus, alone and all together."""
@@ -222,6 +279,12 @@ class KnownResponsesTests(SynchronousTestCase):
             told = b"%d" % number
             self.assertEqual(head.fields, ((b"Date", told), (b"A", b"b"), (b"Content-Length", told)))
 
+    def test_no_content(self) -> None:
+        """A 204 that announces a body is not taken for one that does not."""
+        for length, keep_alive in [(b"0", True), (b"0", True), (b"0", True), (b"5", False), (b"0", True)]:
+            head = parse_response_head(b"HTTP/1.1 204 x\r\nContent-Length: %b\r\n\r\n" % length, b"GET")
+            self.assertIs(head.keep_alive, keep_alive)
+
     def test_changed(self) -> None:
         """A field that is added goes out, too, and to nobody else."""
         block = b"HTTP/1.1 200 OK\r\nDate: 1\r\n\r\n"
@@ -247,8 +310,9 @@ class SharingTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """The second sighting is kept, and the third is given what was kept."""
-        self.assertIs(self.first.fields, self.second.fields)
+        self.assertIs(self.first.special, self.second.special)
         self.assertTrue(self.first.lines)
+        self.assertEqual(self.first.fields, self.second.fields)
 
     def test_rewritten(self) -> None:
         """Whoever rewrites a field has a head of his own, whose lines are written anew."""

@@ -60,6 +60,18 @@ class RepeatedTests(SynchronousTestCase):
             known.keep(b"%d" % number, "x")
             self.assertEqual(get(b"%d" % number), "x")
 
+    def test_in_vain(self) -> None:
+        """When nothing is found for long, few look-ups are made; one that finds something changes that."""
+        known: Repeated[bytes, str] = Repeated(5)
+        known.keep(b"a", "A")
+        known.turn()
+        for number in range(64):
+            self.assertFalse(known.is_hopeless())
+            self.assertIsNone(find(known, b"%d" % number))
+        self.assertEqual([known.is_hopeless() for _ in range(128)].count(False), 2)
+        self.assertEqual(find(known, b"a"), "A")
+        self.assertFalse(known.is_hopeless())
+
     @given(st.lists(st.binary(max_size=2), max_size=60))
     @examples(200)
     def test_bounds(self, keys: list[bytes]) -> None:
