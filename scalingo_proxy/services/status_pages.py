@@ -357,8 +357,9 @@ def _set_cookie(request: Request, session: str) -> None:
 
 
 def _wants_html(request: Request) -> bool:
-    accepted = request.requestHeaders.getRawHeaders(b"accept", [])
-    return any(b"text/html" in value for value in accepted)
+    """Whether a page is welcome: whoever takes anything, curl for instance, has it as well."""
+    accepted = request.requestHeaders.getRawHeaders(b"accept") or [b"*/*"]
+    return any(kind in value for value in accepted for kind in (b"text/html", b"text/*", b"*/*"))
 
 
 def _segments(request: Request) -> tuple[str, ...]:

@@ -243,8 +243,9 @@ class AdminWorld:
         return connection
 
     def ask(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
-        """Send a request and take its answer, which must agree with ``openapi.json``."""
-        reply = self.begin(method, path, body, **options).reply(method)
+        """Send a request as a program does, and take its answer, which must agree with ``openapi.json``."""
+        headers = {"Accept": "application/json"} | dict(options.pop("headers", None) or {})
+        reply = self.begin(method, path, body, headers=headers, **options).reply(method)
         if method != "HEAD":
             check_reply(method, path, reply)
         return reply

@@ -150,9 +150,19 @@ class HeadersTests(StatusCase):
         self.assertEqual((reply.status, reply.body), (200, b""))
 
     def test_programs_get_the_list(self) -> None:
-        """Whoever does not ask for HTML gets the list of what there is."""
-        reply = self.world.begin("GET", "/", headers={"Accept": "*/*"}).reply()
-        self.assertIn(b"GET    /api/v1/apps\n", reply.body)
+        """Whoever asks for something else than HTML gets the list of what there is."""
+        for accepted in ("text/plain", "application/json"):
+            reply = self.world.begin("GET", "/", headers={"Accept": accepted}).reply()
+            self.assertIn(b"GET    /api/v1/apps\n", reply.body)
+
+    def test_whoever_takes_anything(self) -> None:
+        """The page is for curl and its like, too, with its search and all."""
+        for accepted in ("", "*/*", "text/*;q=0.5"):
+            asked = self.world.begin("GET", "/?q=hello", headers={"Accept": accepted})
+            self.world.reactor.advance(0)
+            reply = asked.reply()
+            self.assertEqual(reply.headers["Content-Type"], "text/html; charset=utf-8")
+            self.assertIn(b"/apps/hello", reply.body)
 
 
 class AccessibleTests(StatusCase):
