@@ -97,6 +97,10 @@ class AppSearch(BackendSearch):
         budget.requests += 1
         if self._head.framing.length > pool.limits.body_bytes:
             self.fail(BodyTooLarge())
+            return
+        lease = pool.lease_at_once()
+        if lease is not None:
+            self._leased(lease)
         else:
             self._find_backend(pool)
 

@@ -404,30 +404,31 @@ class HTTPFrontend(HTTPUploads):
         self._upload_open = False
         if self._lost:
             self._account()
-        elif self._doing is Doing.TUNNEL:
-            self.transport.abortConnection()
-        elif self._doing is _EXCHANGE:
-            cycle = self._cycle
-            request_whole = cycle.request is _DONE
-            if cycle.response is _MUST_CLOSE:
-                self._break()
-            elif cycle.next():
-                self._wait_for_request()
-            elif request_whole and not self._ahead:
+            return
+        if self._doing is not _EXCHANGE:
+            if self._doing is Doing.TUNNEL:
+                self.transport.abortConnection()
+            return
+        cycle = self._cycle
+        request_whole = cycle.request is _DONE
+        if cycle.response is _MUST_CLOSE:
+            self._break()
+        elif not cycle.next():
+            if request_whole and not self._ahead:
                 self._close()
             else:
                 self._linger()
-
-    def _wait_for_request(self) -> None:
-        self._doing = _WAITING
-        if self._factory.is_draining:
-            self._leave_when_quiet()  # the client was not told that this answer is the last
         else:
-            env = self._env
-            self.deadline = at = env.seconds() + env.timeouts.keep_alive
-            if at < self.looked_at:
-                env.deadlines.look_sooner(self)
-        if self._reading_paused:
-            self._resume_reading()
-        if self._ahead:
-            self._advance()
+            # The next request is waited for.
+            self._doing = _WAITING
+            if self._factory.is_draining:
+                self._leave_when_quiet()  # the client was not told that this answer is the last
+            else:
+                env = self._env
+                self.deadline = at = env.seconds() + env.timeouts.keep_alive
+                if at < self.looked_at:
+                    env.deadlines.look_sooner(self)
+            if self._reading_paused:
+                self._resume_reading()
+            if self._ahead:
+                self._advance()
