@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
-from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http2_states import StreamState
 
 __all__ = [
@@ -45,7 +46,7 @@ class RequestReceived(Event):
     """
 
     stream: StreamState
-    fields: Fields
+    fields: Sequence[tuple[bytes, bytes]]
     ended: bool
 
 
@@ -58,7 +59,7 @@ class TrailersReceived(Event):
     """
 
     stream_id: int
-    fields: Fields
+    fields: Sequence[tuple[bytes, bytes]]
     ended: bool
 
 

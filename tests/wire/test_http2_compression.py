@@ -79,6 +79,25 @@ class DecoderTests(SynchronousTestCase):
                 self.assertEqual(kept, list(encoder.header_table.dynamic_entries))
                 self.assertLessEqual(decoder._used_bytes, size)
 
+    def test_same_block_again(self) -> None:
+        """What the same bytes mean depends on the table, however often they came before."""
+        source = random.Random(6)
+        library, ours = Decoder(), LeanDecoder(65536)
+        blocks = [b"\xbe", b"\xbf\xbe", b"\x82\xbe", b"\x82\x04\x01/", b"\x40\x01x\x01y", b"\x41\x01z"]
+        blocks += [b"\x3f\xe1\x1f\x82", b"\x20\x82", b"\xbe" * 600]
+        for _ in range(3000):
+            block = source.choice(blocks)
+            try:
+                wanted: object = [tuple(field) for field in library.decode(block, raw=True)]
+            except HPACKError:
+                wanted = None
+            try:
+                found: object = ours.decode(block)
+            except HTTP2Error:
+                found = None
+            self.assertEqual(found, wanted, block)
+            self.assertLessEqual(len(ours._known), 8)
+
     def test_long_integers(self) -> None:
         """Five bytes may follow the first, and no more."""
         longest = b"\x1f\x80\x80\x80\x80\x00" + b"\x01y"  # a name with the index 15
