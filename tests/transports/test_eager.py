@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
@@ -65,6 +65,21 @@ class EagerTests(TestCase):
         peer.setblocking(False)
         self.assertEqual(peer.recv(100), b"one two three")
         self.assertEqual(self.reactor.getWriters(), [])
+
+    async def test_abort(self) -> None:
+        """Who aborts hears of nothing but the end, in a later turn and once; the peer sees a reset."""
+        protocol, peer = await self.connect()
+        peer.sendall(b"unheard")
+        protocol.transport.abortConnection()
+        protocol.transport.abortConnection()
+        protocol.transport.write(b"unsaid")
+        self.assertIs(protocol.reason, None)
+        await self.until(lambda: protocol.reason)
+        self.assertEqual((protocol.received, protocol.ended_with), (b"", ConnectionAborted))
+        self.assertRaises(ConnectionResetError, peer.recv, 100)
+        protocol.transport.abortConnection()
+        await self.turns()
+        self.assertEqual(protocol.events.count("connectionLost"), 1)
 
     async def test_reset_inside_write(self) -> None:
         """A write that meets a reset raises nothing and calls nobody; the next turn tells of the loss."""
