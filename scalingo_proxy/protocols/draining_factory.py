@@ -53,6 +53,8 @@ class DrainingFactory(Factory):
         self.listener = listener
         self.is_draining = False
         self._frontends: dict[Frontend, None] = {}
+        #: The last client that came, and the address it counts for.
+        self._counted: tuple[Any, str] = (None, "")
         self._drained: Deferred[None] | None = None
         self._drain_timer: Any = None
         self._tunnels_timer: Any = None
@@ -81,9 +83,13 @@ class DrainingFactory(Factory):
 
     def counted_address(self, addr: Any) -> str:
         """The address that a connection counts for; ``""`` where one address may bring many clients."""
+        if addr is not None and addr is self._counted[0]:
+            return self._counted[1]  # asked when it comes in, and again when it is there
         host = getattr(addr, "host", None)
         address = plain_address(host) if host else ""
-        return "" if not address or is_loopback(address) or self.trusts(address) else address
+        counted = "" if not address or is_loopback(address) or self.trusts(address) else address
+        self._counted = addr, counted
+        return counted
 
     def trusts(self, address: str) -> bool:
         """Whether *address* is that of a trusted proxy."""

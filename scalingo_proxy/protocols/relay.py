@@ -104,7 +104,8 @@ class RelayEnd:
             self._splice.source_lost()
         if self.peer._splice is not None:
             self.peer._splice.stop()
-        self.peer.close()
+        if not self.peer._is_closing:
+            self.peer.close()
         self._relay.side_ended()
 
     def pause_peer(self) -> None:
@@ -194,8 +195,10 @@ class Relay:
         """Close what is left when both directions are over; tell once when all is gone."""
         client, backend = self.client, self.backend
         if client._read_eof and backend._read_eof:
-            client.close()
-            backend.close()
+            if not client._is_closing:
+                client.close()
+            if not backend._is_closing:
+                backend.close()
         if client._closed and backend._closed and self._ended is not None:
             ended, self._ended = self._ended, None
             ended()

@@ -106,7 +106,7 @@ class TLSFrontend(Protocol, Timed):
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self._factory.frontend_opened(self, "tls")
-        env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+        env.deadlines.set(self, record.started_at + env.timeouts.request_head)
         if self._factory.is_draining:
             self.drain()  # it came in at the last moment
 
@@ -251,7 +251,7 @@ class TLSFrontend(Protocol, Timed):
         """
         self._owner = owner
         self._doing = _Doing.HANDED_OVER
-        if not self._has_ended:
+        if len(self._ahead) > _READ_AHEAD_BYTES and not self._has_ended:
             self.transport.resumeProducing()
         if getattr(self.transport, "protocol", None) is self:
             self.transport.protocol = owner

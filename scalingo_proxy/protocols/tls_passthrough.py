@@ -188,7 +188,7 @@ class Passthrough(BackendSearch):
         )
         backend.join(relay.backend)
         held, self._ahead = bytes(self._ahead), bytearray()
-        if not self._client_ended:
+        if len(held) > _READ_AHEAD_BYTES and not self._client_ended:
             self.transport.resumeProducing()
         relay.client.data_received(held)
         if self._client_ended:

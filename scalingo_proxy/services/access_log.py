@@ -83,6 +83,9 @@ class AccessLog(Service):
 
     _log = Logger()
 
+    #: See :class:`~scalingo_proxy.services.broadcast.Broadcast`.
+    is_for_exchanges_alone = True
+
     def __init__(
         self,
         reactor: _Reactor,

@@ -27,7 +27,8 @@ class Broadcast:
     What an observer raises is logged with its traceback once for each
     observer and verb; after that, only that observer's loss is left.
 
-    An observer may have a method ``exchanges_finished``, which takes many records at once.
+    An observer may have a method ``exchanges_finished``, which takes many records at once, and
+    say of itself that it ``is_for_exchanges_alone``: then it is not told of connections.
     """
 
     _log = Logger()
@@ -35,8 +36,9 @@ class Broadcast:
     def __init__(self, *observers: IObserver) -> None:
         # Bound once: looking the methods up again would cost as much as calling them.
         self._finished = tuple(observer.exchange_finished for observer in observers)
-        self._opened = tuple(observer.connection_opened for observer in observers)
-        self._closed = tuple(observer.connection_closed for observer in observers)
+        concerned = [each for each in observers if not getattr(each, "is_for_exchanges_alone", False)]
+        self._opened = tuple(observer.connection_opened for observer in concerned)
+        self._closed = tuple(observer.connection_closed for observer in concerned)
         self._told: set[Callable[..., Any]] = set()
         self._finished_together = tuple(
             getattr(observer, "exchanges_finished", None) or partial(self._one_by_one, tell)

@@ -57,6 +57,9 @@ class Explain:
     :param clock: the monotonic clock that the records are told the time by.
     """
 
+    #: See :class:`~scalingo_proxy.services.broadcast.Broadcast`.
+    is_for_exchanges_alone = True
+
     def __init__(
         self,
         size: int,

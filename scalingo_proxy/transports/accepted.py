@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import tcp
@@ -44,8 +45,10 @@ class EagerServer(Eager, tcp.Server):
 
     def getHost(self) -> Any:
         # Asked for several times in each connection, and it does not change.
-        if self._host is None or not self.connected:
-            self._host = super().getHost()  # type: ignore[no-untyped-call]
+        if not self.connected:
+            return super().getHost()  # type: ignore[no-untyped-call]
+        if self._host is None:
+            self._host = getattr(self.server, "only_address", None) or super().getHost()  # type: ignore[no-untyped-call]
         return self._host
 
     def getPeer(self) -> Any:
@@ -78,10 +81,12 @@ class EagerPort(tcp.Port):
     """Accepts connections, each with an :class:`EagerServer`.
 
     :ivar gives_no_delay: whether each comes with TCP_NODELAY, as on Linux, where it is inherited.
+    :ivar only_address: what all of them are connected to, where that follows from what it listens on.
     """
 
     transport = EagerServer
     gives_no_delay = False
+    only_address: Any = None
     _accepts = ACCEPTS_A_TURN
 
     @property
@@ -95,7 +100,12 @@ class EagerPort(tcp.Port):
         self._accepts = min(count, ACCEPTS_A_TURN)
 
     def startListening(self) -> None:
+        is_own = self._preexistingSocket is None
         super().startListening()
+        address = self.getHost()  # type: ignore[no-untyped-call]
+        # Not of a socket that somebody else has opened: it may be transparent.
+        if is_own and not ip_address(address.host.partition("%")[0]).is_unspecified:
+            self.only_address = address
         if sys.platform == "linux":
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self.gives_no_delay = True

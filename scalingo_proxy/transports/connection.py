@@ -181,8 +181,10 @@ class Eager(tcp.Connection):
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
-        self.stopReading()  # type: ignore[no-untyped-call]
-        self.stopWriting()  # type: ignore[no-untyped-call]
+        polled = getattr(self.reactor, "_selectables", None)
+        if polled is None or self.fileno() in polled:
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.stopWriting()  # type: ignore[no-untyped-call]
         self._closeSocket(not isinstance(reason.value, ConnectionAborted))
         protocol = self.protocol
         del self.protocol, self.socket, self.fileno

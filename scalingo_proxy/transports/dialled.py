@@ -53,6 +53,7 @@ class EagerClient(Eager, tcp.Client):
             super()._finishInit(when_done, skt, why_not, reactor)  # type: ignore[no-untyped-call]
             return
         self._begin(skt, reactor)
+        self.doRead = self.doWrite = self._decided  # type: ignore[method-assign]
         result = skt.connect_ex(self.addr)
         if result in _UNDER_WAY or result in _THERE:
             self.startWriting()  # type: ignore[no-untyped-call]
@@ -67,7 +68,6 @@ class EagerClient(Eager, tcp.Client):
         self.socket = skt
         self.fileno = skt.fileno
         self.realAddress = self.addr
-        self.doRead = self.doWrite = self._decided  # type: ignore[method-assign]
 
     def _fail_soon(self, result: int) -> None:
         """Nobody expects to hear of it inside the call."""
@@ -139,31 +139,30 @@ def dial(
     :param timeout: seconds.
     :return: what abandons the attempt, and does nothing when it is over.
     """
-    return _Attempt(reactor, host, port, protocol, timeout, failed).abandon
+    transport = _DialledClient(reactor, host, port)
+    if transport.begin(protocol):
+        return _nothing
+    attempt = transport.connector = _Attempt(transport, protocol, failed)
+    attempt.timer = reactor.callLater(timeout, transport.failIfNotConnected, error.TimeoutError())  # type: ignore[no-untyped-call]
+    return attempt.abandon
+
+
+def _nothing() -> None:
+    """There is nothing left to abandon."""
 
 
 class _Attempt:
-    """Stands where a transport has its connector."""
+    """Stands where a transport has its connector, while the connection is not there yet."""
 
-    __slots__ = ("_failed", "_protocol", "_timer", "_transport")
+    __slots__ = ("_failed", "_protocol", "_transport", "timer")
 
     def __init__(
-        self,
-        reactor: Any,
-        host: str,
-        port: int,
-        protocol: Protocol,
-        timeout: float,
-        failed: Callable[[Failure], None],
+        self, transport: _DialledClient, protocol: Protocol, failed: Callable[[Failure], None]
     ) -> None:
+        self._transport: _DialledClient | None = transport
         self._protocol: Protocol | None = protocol
         self._failed: Callable[[Failure], None] | None = failed
-        self._timer: Any = None
-        self._transport: _DialledClient | None = None
-        transport = _DialledClient(reactor, host, port, self)
-        if not transport.begin():
-            self._transport = transport
-            self._timer = reactor.callLater(timeout, transport.failIfNotConnected, error.TimeoutError())  # type: ignore[no-untyped-call]
+        self.timer: Any = None
 
     def abandon(self) -> None:
         transport = self._over()
@@ -173,7 +172,7 @@ class _Attempt:
     def _over(self) -> _DialledClient | None:
         """It has ended; nobody holds on to it."""
         transport, self._transport = self._transport, None
-        timer, self._timer = self._timer, None
+        timer, self.timer = self.timer, None
         if timer is not None and timer.active():
             timer.cancel()
         self._protocol = self._failed = None
@@ -192,22 +191,18 @@ class _Attempt:
         if failed is not None:
             failed(reason)
 
-    def connectionLost(self, reason: Failure) -> None:
-        """The protocol knows."""
-
 
 class _DialledClient(EagerClient):
     """The transport of a connection that was dialled."""
 
-    def __init__(self, reactor: Any, host: str, port: int, attempt: _Attempt) -> None:
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
         self.reactor = reactor
-        self.connector: Any = attempt
         self._requiresResolution = False
         way_to = _way_to if "%" not in host else _way_to.__wrapped__  # an interface may get another number
         self.addressFamily, self.addr, self._addressType = way_to(host, port)
 
-    def begin(self) -> bool:
-        """Connect; whether that was done at once."""
+    def begin(self, protocol: Protocol) -> bool:
+        """Connect; whether that was done at once, and *protocol* told."""
         try:
             skt = self.createInternetSocket()
         except OSError as why:
@@ -219,8 +214,9 @@ class _DialledClient(EagerClient):
         if result == errno.EINPROGRESS:
             result = skt.connect_ex(self.addr)  # on the same machine it is there by now
         if result in _THERE:
-            self._connectDone()
+            self._made(protocol)
             return True
+        self.doRead = self.doWrite = self._decided  # type: ignore[method-assign]
         if result in _UNDER_WAY:
             self.startWriting()  # type: ignore[no-untyped-call]
         else:
@@ -228,15 +224,25 @@ class _DialledClient(EagerClient):
         return False
 
     def _connectDone(self) -> None:
-        # As Twisted's, without the words for logs, which are made when they are asked for.
-        self._is_made = True
         del self.doRead, self.doWrite
         protocol = self.connector.buildProtocol(None)
         assert protocol is not None
+        del self.connector
+        self._made(protocol)
+
+    def _made(self, protocol: Any) -> None:
+        # As Twisted's, without the words for logs, which are made when they are asked for.
+        self._is_made = True
         self.protocol = protocol
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]
         protocol.makeConnection(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._is_made:
+            Eager.connectionLost(self, reason)  # there is no connector to be told
+        else:
+            super().connectionLost(reason)
 
     def logPrefix(self) -> str:
         return f"{type(getattr(self, 'protocol', None)).__name__},client"

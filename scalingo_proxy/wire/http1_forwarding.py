@@ -91,8 +91,8 @@ class ClientIdentity:
         self.covers: Callable[[str], bool] | None = None
         self.ends: tuple[Any, Any] = (None, None)
         self.query: RouteQuery | None = None
-        # An untrusted peer's four lines are the same for every request.
-        self._lines = self._write(peer, peer, scheme.encode(), b"%d" % port)
+        #: An untrusted peer's four lines are the same for every request; written when there is one.
+        self._lines = b""
 
     @staticmethod
     def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
@@ -121,6 +121,8 @@ class ClientIdentity:
     def lines(self, head: RequestHead) -> bytes:
         """The forwarded headers for one request."""
         if not self.trusted:
+            if not self._lines:
+                self._lines = self._write(self.peer, self.peer, self.scheme.encode(), b"%d" % self.port)
             return self._lines
         chain = self._chain(head)
         special = head.special

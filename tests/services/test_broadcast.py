@@ -56,6 +56,13 @@ class BroadcastTests(SynchronousTestCase):
         told = tell_everything(Broadcast(*observers))
         self.assertEqual([observer.told for observer in observers], [told, told])
 
+    def test_exchanges_alone(self) -> None:
+        """Who says that it is for exchanges is told of nothing else."""
+        told_all, told_some = Recorder(), Recorder()
+        told_some.is_for_exchanges_alone = True  # type: ignore[attr-defined]
+        told = tell_everything(Broadcast(told_all, told_some))
+        self.assertEqual((told_all.told, told_some.told), (told, told[:1]))
+
     def test_one_raises(self) -> None:
         """An observer that raises goes on being told, and so do those after it."""
         bad, good = Recorder(ZeroDivisionError()), Recorder()

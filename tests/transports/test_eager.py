@@ -164,6 +164,43 @@ class EagerTests(TestCase):
             self.assertIsInstance(port, EagerPort)
             self.assertIs(port.transport, EagerServer)
 
+    async def test_host(self) -> None:
+        """The address a client has connected to is told rightly, also where the port has more than one."""
+        opened = socket.create_server(("127.0.0.2", 0))
+        opened.setblocking(False)
+        self.addCleanup(opened.close)
+        ports = (
+            (
+                "127.0.0.1",
+                "127.0.0.1",
+                lambda factory: self.reactor.listenTCP(0, factory, interface="127.0.0.1"),
+            ),
+            ("127.0.0.3", "127.0.0.3", lambda factory: self.reactor.listenTCP(0, factory)),
+            ("::1", "::1", lambda factory: self.reactor.listenTCP(0, factory, interface="::1")),
+            ("::1", "::1", lambda factory: self.reactor.listenTCP(0, factory, interface="::")),
+            (
+                "127.0.0.2",
+                "127.0.0.2",
+                lambda factory: self.reactor.adoptStreamPort(opened.fileno(), socket.AF_INET, factory),
+            ),
+        )
+        for address, expected, listen in ports:
+            protocol = Recorder()
+            factory = Factory()
+            factory.noisy = False
+            factory.buildProtocol = lambda addr, made=protocol: made  # type: ignore[assignment,misc]
+            port = listen(factory)
+            peer = socket.create_connection((address, port.getHost().port))
+            await self.until(lambda made=protocol: made.transport is not None)
+            transport: Any = protocol.transport
+            self.assertEqual(
+                (transport.getHost().host, transport.getHost().port), (expected, port.getHost().port)
+            )
+            self.assertEqual((transport.getPeer().host, transport.getPeer().port), peer.getsockname()[:2])
+            peer.close()
+            await self._end(protocol)
+            await port.stopListening()
+
     def test_accepts_are_bounded(self) -> None:
         """However many come, a turn takes in so many, and Twisted's own rule holds below that."""
         port = EagerPort(0, Factory(), Clock())
