@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import NO_ROOM, is_loopback
 from scalingo_proxy.protocols.downstream import Frontend, Phase, UnderWay
@@ -70,16 +71,21 @@ class DrainingFactory(Factory):
         """Whether another client may come in; one that may not is told to the observer."""
         env = self.env
         now = env.seconds()
-        limit = env.clients.refusal(self.counted_address(addr), env.limits, now)
-        if not limit:
+        error = self.refusal(self.counted_address(addr), now)
+        if error is None:
             return True
         env.connection_opened(self.listener, "refused")
         env.connection_closed(self.listener, "refused")
         host = getattr(addr, "host", None)
         record = Record(now, env.wall_clock(), plain_address(host) if host else "unix:", self.listener)
         record.protocol = self.protocol_name
-        env.refused(record, NO_ROOM[limit])
+        env.refused(record, error)
         return False
+
+    def refusal(self, address: str, now: float) -> ProxyError | None:
+        """Why a client may not come in; *address* as :meth:`counted_address` has it."""
+        limit = self.env.clients.refusal(address, self.env.limits, now)
+        return NO_ROOM[limit] if limit else None
 
     def counted_address(self, addr: Any) -> str:
         """The address that a connection counts for; ``""`` where one address may bring many clients."""

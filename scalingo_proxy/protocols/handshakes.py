@@ -21,10 +21,12 @@ from scalingo_proxy.routing.rate_limits import Buckets, rate_key
 __all__ = ["BURST_SECONDS", "SECONDS_A_TURN", "Handshakes", "Waiting"]
 
 #: How long handshakes may take of one turn of the reactor.
-SECONDS_A_TURN = 0.004
+SECONDS_A_TURN = 0.002
 
 #: An address may have so many seconds' worth of handshakes at once: an office opens in the morning.
 BURST_SECONDS = 10
+
+_TOO_MANY = "too many TLS handshakes from this address"
 
 
 class Waiting(Protocol):
@@ -48,8 +50,7 @@ class Handshakes:
         self.refused = {"address": 0, "queue": 0}
         self._clock = clock
         self._queue: FairQueue[Waiting] = FairQueue()
-        self._buckets: Buckets | None = None
-        self._rate = 0
+        self._use_rate(1)
         #: When handshakes will have had no more than half of the time again.
         self._even_at = 0.0
         self._timer: Any = None
@@ -68,7 +69,7 @@ class Handshakes:
         wait = self._wait_of(address, limits.handshakes_per_address, now) if address else 0.0
         if wait:
             self.refused["address"] += 1
-            whose.turn_away(RateLimited("too many TLS handshakes from this address", wait))
+            whose.turn_away(RateLimited(_TOO_MANY, wait))
         elif not self._queue and self._even_at - now < SECONDS_A_TURN:
             self._begin(whose, now)
         else:
@@ -78,6 +79,23 @@ class Handshakes:
                 self._queue.drop().turn_away(QueueFull("too many TLS handshakes are waiting"))
             elif self._timer is None:
                 self._timer = self._clock.callLater(0, self._go)
+
+    def refusal(self, address: str, now: float) -> ProxyError | None:
+        """Why *address* is not even let in: it has gone on asking, as often again as it may ask at all.
+
+        What it may have is decided when its hello was read, by which time most of what a
+        refusal costs is spent.  So this is for floods.
+
+        :param address: as for :meth:`ask`.
+        """
+        if not address:
+            return None
+        key = rate_key(address)
+        wait = self._buckets.wait(key, now)
+        if not (wait and self._patience.wait(key, now)):
+            return None
+        self.refused["address"] += 1
+        return RateLimited(_TOO_MANY, wait)
 
     def forget(self, whose: Waiting) -> None:
         """*whose* waits no longer."""
@@ -90,10 +108,19 @@ class Handshakes:
 
     def _wait_of(self, address: str, rate: int, now: float) -> float:
         """Take one from what *address* may have; else the seconds until it may."""
-        if rate != self._rate or self._buckets is None:
-            self._rate = rate
-            self._buckets = Buckets(rate, 1.0, rate * BURST_SECONDS)
-        return self._buckets.take(rate_key(address), now)
+        if rate != self._rate:
+            self._use_rate(rate)
+        key = rate_key(address)
+        wait = self._buckets.take(key, now)
+        if wait:
+            self._patience.take(key, now)
+        return wait
+
+    def _use_rate(self, rate: int) -> None:
+        self._rate = rate
+        self._buckets = Buckets(rate, 1.0, rate * BURST_SECONDS)
+        #: For refusals: whose is empty, too, is not let in.
+        self._patience = Buckets(rate, 1.0, rate)
 
     def _begin(self, whose: Waiting, now: float) -> float:
         """Let *whose* begin; the moment at which that is done."""

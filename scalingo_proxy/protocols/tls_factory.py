@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress, IProtocol
 
+from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.interfaces import IRouteFeed
 from scalingo_proxy.model import Route
 from scalingo_proxy.protocols.draining_factory import DrainingFactory
@@ -60,6 +61,9 @@ class TLSProxyFactory(DrainingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TLSFrontend | None:
         return TLSFrontend(self) if self.has_room(addr) else None  # None: Twisted closes the connection
+
+    def refusal(self, address: str, now: float) -> ProxyError | None:
+        return self.env.handshakes.refusal(address, now) or super().refusal(address, now)
 
     def trusts(self, address: str) -> bool:
         return self.http.trusts(address)

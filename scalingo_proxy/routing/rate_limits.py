@@ -71,6 +71,11 @@ class Buckets:
         self._full_at.move_to_end(key)
         return 0.0
 
+    def wait(self, key: str, now: float) -> float:
+        """The seconds until *key* will have a token; 0 when it has one."""
+        wait = self._full_at.get(key, 0.0) - self._slack - now
+        return wait if wait > 1e-9 else 0.0
+
     def _make_room(self, now: float) -> None:
         # The oldest stand first.  Looking at two for each one that comes keeps
         # the set as small as its use, without ever walking through all of it.

@@ -130,6 +130,22 @@ class HandshakesTests(SynchronousTestCase):
         self.assertEqual([self.ask("x", "2001:db8::1").error is None for _ in range(3)], [True, True, False])
         self.assertEqual(self.handshakes.refused["address"], 6)
 
+    def test_floods_are_not_let_in(self) -> None:
+        """Who is refused as often again as it may ask, is turned away before it says anything."""
+        self.limits, seconds = Limits(handshakes_per_address=2), self.clock.seconds
+        self.assertIsNone(self.handshakes.refusal("192.0.2.1", seconds()))
+        for _ in range(2 * BURST_SECONDS + 1):
+            self.ask("x")
+        self.assertIsNone(self.handshakes.refusal("192.0.2.1", seconds()))
+        self.ask("x")
+        refused = self.handshakes.refusal("192.0.2.1", seconds())
+        assert refused is not None
+        self.assertEqual(refused.code, "rate-limited")
+        self.assertEqual(self.handshakes.refused["address"], 3)
+        self.assertIsNone(self.handshakes.refusal("192.0.2.2", seconds()))
+        self.assertIsNone(self.handshakes.refusal("", seconds()))
+        self.assertIsNone(self.handshakes.refusal("192.0.2.1", seconds() + 0.5))
+
     def test_reload(self) -> None:
         """Another limit counts from the next handshake on."""
         self.limits = Limits(handshakes_per_address=1)
@@ -229,6 +245,19 @@ class WaitingTests(WorldTestCase):
             (record.code, record.host, record.app, record.client),
             ("rate-limited", "hello.test", "hello", "192.0.2.1"),
         )
+
+    def test_flood_of_an_address(self) -> None:
+        """What goes on and on is closed at once, with its line in the log; others come in."""
+        world = self.start(limits=Limits(handshakes_per_address=1))
+        for _ in range(BURST_SECONDS + 1):
+            world.client("192.0.2.1").send(self.hello)
+        world.settle()
+        refused, other = world.client("192.0.2.1"), world.client("192.0.2.2").send(self.hello)
+        world.settle()
+        self.assertEqual((self.said(refused), refused.is_over), (b"", True))
+        self.assertEqual(self.said(other)[:1], b"\x16")
+        self.assertEqual(self.codes(world), ["rate-limited"] * 2)
+        self.assertEqual([record.host for record in world.records], ["hello.test", "-"])
 
     def test_address_of_proxy_header(self) -> None:
         """It is the client whom the PROXY header names, not who sent it, that is counted."""
