@@ -13,7 +13,7 @@ from typing import Any
 from scalingo_proxy.config_tables import beside
 from scalingo_proxy.errors import CertificateMistake
 from scalingo_proxy.model import Certificate
-from scalingo_proxy.protocols.tls_certificates import date_mistakes, read_certificate
+from scalingo_proxy.protocols.tls_certificates import date_mistakes, read_certificate, trial_context
 from scalingo_proxy.resolvers.strict_tables import Finding, shown
 
 __all__ = ["take_in_admin_certificate", "take_in_certificates"]
@@ -47,6 +47,7 @@ def _take_in(
     found: dict[str, Certificate] = {}
     findings: list[Finding] = []
     warned: list[Finding] = []
+    trial = trial_context()
     for place, table in tables:
         written = {key: shown(table[key]) for key in ("cert", "key")}
         table.update({key: beside(folder, table[key]) for key in ("cert", "key")})
@@ -55,7 +56,7 @@ def _take_in(
         if unread:
             continue
         try:
-            certificate = read_certificate(f"file:{table['cert']}", contents["cert"], contents["key"])
+            certificate = read_certificate(f"file:{table['cert']}", contents["cert"], contents["key"], trial)
         except CertificateMistake as error:
             for mistake in error.mistakes:
                 key = _KEYS.get(mistake.path, "cert")

@@ -16,13 +16,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 
 from scalingo_proxy.errors import CertificateMistake, Mistake
 from scalingo_proxy.model import Certificate
 from scalingo_proxy.routing.domains import normalise_domain
 from scalingo_proxy.wire.pem import PemMistake, certificate_blocks, private_key_block
 
-__all__ = ["date_mistakes", "install", "load_certificate", "read_certificate", "stored_certificate"]
+__all__ = [
+    "date_mistakes",
+    "install",
+    "load_certificate",
+    "read_certificate",
+    "stored_certificate",
+    "trial_context",
+]
 
 _MAX_CHAIN = 10
 _RSA_BITS = range(2048, 4097)
@@ -48,9 +56,18 @@ def load_certificate(name: str, chain_pem: bytes, key_pem: bytes, now: float) ->
     return certificate
 
 
-def read_certificate(name: str, chain_pem: bytes, key_pem: bytes) -> Certificate:
+def trial_context() -> SSL.Context:
+    """What OpenSSL's opinion is asked with; making one is a quarter of the work of reading a certificate."""
+    return SSL.Context(SSL.TLS_SERVER_METHOD)
+
+
+def read_certificate(
+    name: str, chain_pem: bytes, key_pem: bytes, trial: SSL.Context | None = None
+) -> Certificate:
     """As :func:`load_certificate`, whatever the date is.
 
+    :param trial: a :func:`trial_context` for all the certificates that are
+        read in a row, in one thread; left out: one of its own.
     :raises CertificateMistake:
     """
     chain, mistakes = _read_chain(chain_pem)
@@ -62,7 +79,7 @@ def read_certificate(name: str, chain_pem: bytes, key_pem: bytes) -> Certificate
     certificate = _certificate(name, chain, _pem_of(chain), _pem_of_key(key))
     try:
         # OpenSSL has the last word, now rather than at the first handshake.
-        install(SSL.Context(SSL.TLS_SERVER_METHOD), certificate)
+        _try_out(trial or trial_context(), chain, key)
     except SSL.Error as error:
         sentence = f"is refused by OpenSSL: {_reason(error)}"
         raise CertificateMistake([Mistake("certificate", sentence)]) from None
@@ -105,6 +122,19 @@ def install(context: SSL.Context, certificate: Certificate) -> bool:
     context.use_privatekey(key)
     context.check_privatekey()
     return isinstance(key, rsa.RSAPrivateKey)
+
+
+def _try_out(context: SSL.Context, chain: Sequence[x509.Certificate], key: _Key) -> None:
+    """As :func:`install`, in a context that is used again: each pair takes the place of the one before.
+
+    That they belong together is known already.
+    """
+    leaf, *others = chain
+    context.use_certificate(leaf)
+    for other in others:
+        X509.from_cryptography(other)
+    context.use_privatekey(key)
+    context.check_privatekey()
 
 
 # -- reading -------------------------------------------------------------------

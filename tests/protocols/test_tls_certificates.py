@@ -14,7 +14,6 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import CertificateMistake, ConfigurationError
-from scalingo_proxy.model import Certificate
 from scalingo_proxy.protocols import tls_certificates
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import (
@@ -22,6 +21,7 @@ from scalingo_proxy.protocols.tls_certificates import (
     load_certificate,
     read_certificate,
     stored_certificate,
+    trial_context,
 )
 from tests.protocols.tls_clients import rsa_key
 
@@ -151,6 +151,18 @@ class LoadingTests(SynchronousTestCase):
             certificate.domains,
             ("upper.example", "xn--bcher-kva.example", "192.0.2.1", "[2001:db8::1]"),
         )
+
+    def test_one_trial_for_many(self) -> None:
+        """Certificates that are read in a row are judged each by itself, whatever was wrong before."""
+        trial, other = trial_context(), ec.generate_private_key(ec.SECP256R1())
+        for key in (rsa_key(), other, rsa_key(), ec.generate_private_key(ec.SECP384R1())):
+            chain, private = self_signed(key), key_pem(key)
+            self.assertEqual(
+                read_certificate("a", chain, private, trial), read_certificate("a", chain, private)
+            )
+            # What OpenSSL refuses leaves nothing behind.
+            self.assertRaises(SSL.Error, tls_certificates._try_out, trial, [LEAF], other)
+        self.assertEqual(read_certificate("a", CHAIN, KEY, trial).domains, ("a.example", "*.a.example"))
 
     def test_stored(self) -> None:
         """What was judged once is read again without its key being looked at."""
@@ -367,10 +379,10 @@ class MistakeTests(SynchronousTestCase):
     def test_openssl_refuses(self) -> None:
         """What OpenSSL does not take is told when it is loaded, and not at a handshake."""
 
-        def refuse(context: SSL.Context, certificate: Certificate) -> bool:
+        def refuse(context: SSL.Context, chain: object, key: object) -> None:
             raise SSL.Error([("SSL routines", "", "ee key too small")])
 
-        self.patch(tls_certificates, "install", refuse)
+        self.patch(tls_certificates, "_try_out", refuse)
         self.assert_told(CHAIN, KEY, "certificate: is refused by OpenSSL: ee key too small")
 
 
