@@ -35,17 +35,18 @@ class HTTPUploads(HTTPEnding):
     :param factory: what all connections of this door share.
     """
 
+    _body_bytes = 0
+    #: Whether the body comes in chunks so small that most of it is framing.
+    _crumbles = False
+    #: Whether what was received waits for a later turn.
+    _is_put_off = False
+
     def __init__(self, factory: HTTPProxyFactory) -> None:
         super().__init__(factory)
         self._body: BodyReader | None = None
-        self._body_bytes = 0
         self._upload_open = False
         #: What the rest of the body passes through without coming in.
         self._passing: Splice | None = None
-        #: Whether the body comes in chunks so small that most of it is framing.
-        self._crumbles = False
-        #: Whether what was received waits for a later turn.
-        self._is_put_off = False
 
     def take_turn(self) -> None:
         """Go on with what one turn had no time for."""

@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 from scalingo_proxy.model import App, Limits, Route, Timeouts
-from scalingo_proxy.protocols import app_search, exchange, exchange_ending, http_frontend
+from scalingo_proxy.protocols import app_search, exchange_ending, exchange_request, http_requests
 from scalingo_proxy.protocols.backend_connections import BackendConnections
 from scalingo_proxy.protocols.exchange import Exchange
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -93,7 +93,7 @@ class AnswerTests(FaultTestCase):
         self.check(lambda world: self.once(BackendConnections, "take_idle"))
         self.check(lambda world: self.once(BackendConnections, "connect"))
         self.check(lambda world: self.once(Exchange, "backend_connected"))
-        self.check(lambda world: self.once(exchange, "request_head_for_backend"))
+        self.check(lambda world: self.once(exchange_request, "request_head_for_backend"))
         self.check(lambda world: self.once(HTTPBackend, "send_request"))
 
     def test_trying_another(self) -> None:
@@ -133,7 +133,7 @@ class AnswerTests(FaultTestCase):
         for way in WAYS:
             world = World(**way)
             hello(world)
-            self.once(http_frontend, "parse_request_head")
+            self.once(http_requests, "parse_request_head")
             client = world.client().send(get() + get())
             world.advance(3)
             self.assertEqual(code_of(client), "internal-error")
