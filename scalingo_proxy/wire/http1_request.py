@@ -33,7 +33,7 @@ from scalingo_proxy.wire.head_forms import Key
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
 from scalingo_proxy.wire.http1_head import ENDLESS, USUAL_CONNECTION, RequestHead, parse_length, rewrite_field
-from scalingo_proxy.wire.known_requests import find_request, learn_request, recent_section
+from scalingo_proxy.wire.known_requests import LONGEST_SECTION, find_request, learn_request, recent_section
 
 __all__ = ["check_unfinished_request_head", "parse_request_head", "sort_request_fields"]
 
@@ -82,7 +82,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     key: Key = ()
     if is_usual:
         # A section that came before is not read again: 7 to 11 µs less.
-        known = recent_section(section)
+        known = recent_section(section) if len(section) <= LONGEST_SECTION else None
         if known is not None:
             return known.head(method, target)
         # And of one that differs in a few values, only those: 5 to 8 µs less.

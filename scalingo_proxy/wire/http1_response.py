@@ -37,8 +37,9 @@ _LENGTH = FramingKind.LENGTH
 #: What differs from answer to answer, in nearly all answers of an app.
 _CHANGING = changing("Date Content-Length ETag Last-Modified Set-Cookie X-Request-Id X-Runtime")
 
-#: Heads beyond so many bytes are read anew each time.
+#: Heads beyond so many bytes are read anew each time, and of shorter ones those are not kept whole.
 _LONGEST = 4096
+_LONGEST_WHOLE = 1024
 
 
 def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
@@ -53,9 +54,10 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
     key: Key = ()
     if method != b"HEAD" and len(block) <= _LONGEST:
         # A hot answer is the same within one second: 8 µs less.
-        whole = _recent_block(block) or _blocks.find_older(block)
-        if whole is not None:
-            return whole.again()
+        if len(block) <= _LONGEST_WHOLE:
+            whole = _recent_block(block) or _blocks.find_older(block)
+            if whole is not None:
+                return whole.again()
         if not _forms.is_hopeless():
             # In nearly all others only a few values are new: 5 to 9 µs less.
             key, values = leave_blank(_CHANGING, block)
@@ -147,7 +149,7 @@ class KnownResponse:
 
 
 def _learn_block(block: bytes, head: ResponseHead) -> None:
-    if _blocks.is_second(block):
+    if len(block) <= _LONGEST_WHOLE and _blocks.is_second(block):
         _blocks.keep(block, head.again())
 
 

@@ -17,6 +17,7 @@ from scalingo_proxy.wire.http1_head import MOST_KNOWN_FIELDS, RequestHead, join_
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
+    "LONGEST_SECTION",
     "KnownSection",
     "find_request",
     "forget_unused_requests",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 #: Longer sections are not kept whole, and longer ones still not looked at.
-_LONGEST = 2048
+LONGEST_SECTION = 2048
 _LONGEST_FORM = 6144
 
 #: What is another value in each request, or for each client, and yet decides nothing but the host.
@@ -106,8 +107,7 @@ def find_request(method: bytes, target: bytes, section: bytes) -> tuple[RequestH
     :return: the head, and the key that :func:`learn_request` wants.
     :raises BadRequest: for its host.
     """
-    known = _sections.find_older(section)
-    if known is not None:
+    if len(section) <= LONGEST_SECTION and (known := _sections.find_older(section)) is not None:
         return known.head(method, target), ()
     if len(section) > _LONGEST_FORM or _forms.is_hopeless():
         return None, ()
@@ -145,7 +145,7 @@ def learn_request(section: bytes, key: Key, head: RequestHead) -> None:
 
 
 def _learn_section(section: bytes, head: RequestHead) -> None:
-    if len(section) <= _LONGEST and _sections.is_second(section):
+    if len(section) <= LONGEST_SECTION and _sections.is_second(section):
         _sections.keep(section, KnownSection(head))
 
 

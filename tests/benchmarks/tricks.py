@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import itertools
 import re
 import ssl
 import sys
@@ -19,6 +20,7 @@ from hpack import Decoder, Encoder
 from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
+from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import server_context
@@ -29,6 +31,13 @@ from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
 from scalingo_proxy.wire.grammar import parse_fields
 from scalingo_proxy.wire.http1_exchange import Side
+from scalingo_proxy.wire.http1_forwarding import (
+    ClientIdentity,
+    request_head_for_backend,
+    response_head_for_client,
+)
+from scalingo_proxy.wire.http1_request import parse_request_head
+from scalingo_proxy.wire.http1_response import parse_response_head
 from scalingo_proxy.wire.http2_compression import LeanDecoder, LeanEncoder
 from tests.benchmarks.world import BROWSER_HEADERS
 
@@ -96,6 +105,7 @@ def pure() -> Iterator[str]:
         RecentDescriptors(lambda: read_descriptors(lambda: 0), time.monotonic),
         2000,
     )
+    yield from heads(section)
     request = [
         (b":method", b"GET"),
         (b":path", b"/"),
@@ -121,6 +131,34 @@ def pure() -> Iterator[str]:
         lambda: lean_encoder.encode(response),
         500,
     )
+
+
+def heads(section: bytes) -> Iterator[str]:
+    """Heads that came before, against such as never come again; read, and written as they go on."""
+    limits, identity = Limits(), ClientIdentity("192.0.2.1", "http", 80, None)
+    start = b"GET /some/path?page=2 HTTP/1.1\r\nHost: app.example\r\n" + section
+
+    def request(blocks: Iterator[bytes]) -> Callable[[], bytes]:
+        return lambda: request_head_for_backend(
+            parse_request_head(next(blocks), limits), identity, b"0" * 32, 1.0
+        )
+
+    unheard = itertools.cycle([start + b"X-%d: 1\r\n\r\n" % number for number in range(5000)])
+    others = itertools.cycle([start + b"Referer: /%d\r\n\r\n" % number for number in range(5000)])
+    same = itertools.repeat(start + b"\r\n")
+    yield compare("a browser's section known as a whole", request(unheard), request(same), 2000)
+    yield compare("the same: known but for a Referer", request(unheard), request(others), 2000)
+
+    def response(blocks: Iterator[bytes]) -> Callable[[], bytes]:
+        return lambda: response_head_for_client(parse_response_head(next(blocks), b"GET"), 1, True)
+
+    answer = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Fri, 27 Nov 2026 13:15:19 GMT\r\n"
+    answer += b"Content-Type: text/plain\r\nConnection: keep-alive\r\n%bContent-Length: %d\r\n\r\n"
+    unheard = itertools.cycle([answer % (b"X-%d: 1\r\n" % number, 2) for number in range(5000)])
+    others = itertools.cycle([answer % (b"", number) for number in range(5000)])
+    same = itertools.repeat(answer % (b"", 2))
+    yield compare("an answer's head known as a whole", response(unheard), response(same), 2000)
+    yield compare("the same: known but for its length", response(unheard), response(others), 2000)
 
 
 # -- those of TLS -------------------------------------------------------------
