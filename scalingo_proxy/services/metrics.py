@@ -144,8 +144,9 @@ class Metrics:
         counts.bytes_in += record.bytes_in
         counts.bytes_out += record.bytes_out
         # How long a tunnel lives says nothing of the app's speed, its opening does.  Those of TLS
-        # have no status.
-        end = record.finished_at if status and status != 101 else record.first_byte_at
+        # have no status.  Nor does it say anything how long a client took for half a head.
+        is_request = status and status != 101 and record.method != "-"
+        end = record.finished_at if is_request else record.first_byte_at
         if end is not None:
             seconds = end - record.started_at
             bucket = bisect_left(DURATION_BOUNDS, seconds)

@@ -143,8 +143,9 @@ class Traffic:
             self._move_to(int(finished_at))
         status = record.status
         kind = status // 100 if 100 <= status <= 599 else 0
-        # As in the metrics: of a tunnel, the opening counts.
-        end = finished_at if status and status != 101 else record.first_byte_at
+        # As in the metrics: of a tunnel, the opening counts, and of half a head nothing.
+        is_request = status and status != 101 and record.method != "-"
+        end = finished_at if is_request else record.first_byte_at
         window = self._apps.get(record.app)
         if window is None:
             window = self._window_of(record.app)

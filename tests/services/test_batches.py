@@ -30,6 +30,7 @@ class Together(Recorder):
 def finished(request_id: str = "an-id") -> Record:
     """A request to an app, answered in no time."""
     record = Record(0.0, 0.0, "192.0.2.1", "http")
+    record.method = "GET"
     record.app, record.status, record.request_id, record.finished_at = "hello", 502, request_id, 0.0
     return record
 

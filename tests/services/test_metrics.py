@@ -20,6 +20,7 @@ PREFIX = "scalingo_proxy_"
 def a_record(app: str = "hello", status: int = 200, seconds: float = 0.02, **fields: object) -> Record:
     """A finished exchange that took *seconds*."""
     record = Record(100.0, 1.7e9, "127.0.0.1", "http")
+    record.method = "GET"
     record.app = app
     record.status = status
     record.finished_at = 100.0 + seconds
@@ -118,6 +119,13 @@ class RequestTests(MetricsCase):
         )
         self.assertAlmostEqual(page.value("listener_request_duration_seconds_sum", listener="http"), 0.4)
         self.assertEqual(page.value("listener_request_duration_seconds_count", listener="tls"), 1)
+
+    def test_half_a_head(self) -> None:
+        """What never became a request is counted, and says nothing of how long requests take."""
+        self.metrics.exchange_finished(a_record(app="", method="-", status=408, seconds=10.0))
+        page = self.page()
+        self.assertEqual(page.value("requests_total", listener="http", app="_none", code="4xx"), 1)
+        self.assertEqual(page.value("request_duration_seconds_count", app="_none"), 0)
 
     def test_told_again(self) -> None:
         """What was told stays right when a request took no time at all."""

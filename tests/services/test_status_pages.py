@@ -99,6 +99,7 @@ class StatusCase(SynchronousTestCase):
         """A request ends."""
         now = self.world.reactor.seconds()
         record = Record(now, self.world.wall_clock(), "127.0.0.1", "http")
+        record.method = "GET"
         record.app, record.status, record.finished_at = app, status, now + 0.02
         for name, value in fields.items():
             setattr(record, name, value)

@@ -53,6 +53,7 @@ class TrafficCase(SynchronousTestCase):
         """A request ends now."""
         now = self.clock.seconds()
         record = Record(now - seconds, 1.7e9, "127.0.0.1", "http")
+        record.method = "GET"
         record.app, record.status, record.finished_at = app, status, now
         for name, value in fields.items():
             setattr(record, name, value)
@@ -65,6 +66,13 @@ class TotalsTests(TrafficCase):
     def test_interface(self) -> None:
         """It is an observer."""
         verifyObject(IObserver, self.traffic)
+
+    def test_half_a_head(self) -> None:
+        """What never became a request is counted, but not how long its client took."""
+        self.finish(app="", status=408, seconds=10.0, method="-")
+        self.clock.advance(1.0)
+        now = self.traffic.now()
+        self.assertEqual((now.requests, now.p50), (1.0, None))
 
     def test_seconds(self) -> None:
         """Each second that is over is told by itself, those without requests too."""
