@@ -100,6 +100,21 @@ class StatusPageTests(IntegrationTestCase):
         self.assertIn("unknown-host", browser.text("#errors"))
         self.assertEqual(len(set(colours)), 2)
 
+    def test_narrow(self) -> None:
+        """Nothing but tables has to be scrolled sideways, down to 320 pixels (WCAG 1.4.10)."""
+        proxy, browser = self.proxy(), self.browser()
+        request_id = proxy.request("/x")[2]["X-Request-ID"] or "-"
+        for width in (320, 500, 1000):
+            browser.call(
+                "Emulation.setDeviceMetricsOverride",
+                **{"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+            )
+            for path in ("/", "/apps/hello", f"/requests/{request_id}"):
+                browser.open(f"http://127.0.0.1:{proxy.admin_port}{path}")
+                browser.wait_for("!!document.querySelector('footer')", path)
+                wide = browser.evaluate("document.documentElement.scrollWidth")
+                self.assertLessEqual(wide, width, path)
+
     def test_search(self) -> None:
         """What is typed is searched for, and the pages keep it."""
         proxy, browser = self.proxy(), self.browser()
