@@ -66,14 +66,25 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
     except ApiRefusal as refusal:
         _tell_refusal(refusal, arguments, output)
         return _NOT_IN_TIME if refusal.status == _TIMED_OUT else _REFUSED
+    except NotInTime as mistake:
+        _tell_error("not-in-time", mistake.lines, arguments, output)
+        return _NOT_IN_TIME
     except CommandMistake as mistake:
-        for line in mistake.lines:
-            output.complain(line)
-        return _NOT_IN_TIME if isinstance(mistake, NotInTime) else _REFUSED
+        _tell_error("mistake", mistake.lines, arguments, output)
+        return _REFUSED
     except Unreachable as error:
-        output.complain(str(error))
+        _tell_error("unreachable", [str(error)], arguments, output)
         return _UNREACHABLE
     return _DONE
+
+
+def _tell_error(code: str, lines: Sequence[str], arguments: argparse.Namespace, output: Output) -> None:
+    """What went wrong here; for programs in the form in which the API tells what it refuses."""
+    if arguments.json and lines:
+        output.document({"error": {"code": code, "message": "; ".join(lines), "field": None}})
+        return
+    for line in lines:
+        output.complain(line)
 
 
 def _tell_refusal(refusal: ApiRefusal, arguments: argparse.Namespace, output: Output) -> None:

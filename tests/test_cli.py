@@ -171,6 +171,20 @@ class UnreachableTests(CommandCase):
             run.err,
         )
 
+    def test_for_programs(self) -> None:
+        """With --json what went wrong is JSON, whoever noticed: nobody there, or a mistake in a file."""
+        cases = {
+            ("apps", "--admin", f"127.0.0.1:{self.free_port()}"): (3, "unreachable"),
+            ("app", "set", "x", "--file", "/no/such.json"): (1, "mistake"),
+            ("apps", "--token-file", "/no/such.token"): (1, "mistake"),
+        }
+        for words, (status, code) in cases.items():
+            run = self.run_command(*words, "--json")
+            self.assertEqual((run.status, run.err), (status, ""))
+            told = json.loads(run.out)["error"]
+            self.assertEqual((told["code"], told["field"]), (code, None))
+            self.assertGreater(len(told["message"]), 10)
+
     def test_from_the_environment(self) -> None:
         """The option wins over SCALINGO_PROXY_ADMIN, before or after the command."""
         os.environ["SCALINGO_PROXY_ADMIN"] = "unix:/no/such.sock"

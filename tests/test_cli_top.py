@@ -23,6 +23,7 @@ def finish(world: AdminWorld, app: str, status: int = 200, seconds: float = 0.02
     """A request ends."""
     now = world.reactor.seconds()
     record = Record(now - seconds, world.wall_clock(), "127.0.0.1", "http")
+    record.method = "GET"
     record.app, record.status, record.finished_at = app, status, now
     for name, value in fields.items():
         setattr(record, name, value)

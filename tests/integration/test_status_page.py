@@ -107,7 +107,10 @@ class StatusPageTests(IntegrationTestCase):
         for width in (320, 500, 1000):
             browser.call(
                 "Emulation.setDeviceMetricsOverride",
-                **{"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+                width=width,
+                height=800,
+                deviceScaleFactor=1,
+                mobile=True,
             )
             for path in ("/", "/apps/hello", f"/requests/{request_id}"):
                 browser.open(f"http://127.0.0.1:{proxy.admin_port}{path}")
