@@ -22,7 +22,7 @@ from scalingo_proxy.wire.error_answer import ErrorAnswer, wants_json
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 from scalingo_proxy.wire.http2_frames import ErrorCode
-from scalingo_proxy.wire.http2_head import http2_response_fields, trailers_for_http2
+from scalingo_proxy.wire.http2_head import http2_response_block, http2_response_fields, trailers_for_http2
 from scalingo_proxy.wire.http2_states import StreamState
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class HTTP2Responder(Timed):
         # Nobody stands in line: no need to stand there first, nor for a deadline until then (10 µs less).
         out.ended = True
         try:
-            self._connection.send_whole(self.state, http2_response_fields(head.status, head.fields), payload)
+            connection = self._connection
+            connection.send_whole(self.state, http2_response_block(head, connection.encoder), payload)
         except Exception:
             _log.failure("stream {stream_id} failed", stream_id=self.id)
             self.reset(ErrorCode.INTERNAL_ERROR)  # nobody knows how much of it went out

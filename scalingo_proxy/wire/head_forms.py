@@ -60,11 +60,12 @@ class Form:
     :param fields: as they were read, the values that change included.
     :param key: what :func:`leave_blank` left of the head they were read from.
     :ivar names: of all blanks, in order.
+    :ivar encoded: what HTTP/2 makes of all that is printed on it, once that was asked for.
     :ivar is_exact: whether a blank of each name that is among the fields is
         one of them, and nothing else is; the form is good for nothing if not.
     """
 
-    __slots__ = ("_blanks", "_fields", "_lines", "_used", "is_exact", "names")
+    __slots__ = ("_blanks", "_fields", "_lines", "_used", "encoded", "is_exact", "names")
 
     def __init__(self, start: bytes, fields: Sequence[tuple[bytes, bytes]], key: Key) -> None:
         self.names = [name[:-2] for name in key[1::2]]
@@ -81,19 +82,28 @@ class Form:
             line = b": ".join(field).replace(b"%", b"%%")
             pieces.append(field[0] + b": %b" if place in self._blanks else line)
         self._lines = b"\r\n".join([*pieces, b""])
+        self.encoded: list[bytes] | None = None
 
     def lines(self, values: Sequence[bytes]) -> bytes:
         """The start and all fields with *values*, each line with its end."""
-        return self._lines % self._relayed(values)
+        return self._lines % self.relayed(values)
 
     def fields(self, values: Sequence[bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """All fields with *values*."""
         fields = self._fields.copy()
-        for place, value in zip(self._blanks, self._relayed(values), strict=True):
+        for place, value in zip(self._blanks, self.relayed(values), strict=True):
             fields[place] = (fields[place][0], value)
         return tuple(fields)
 
-    def _relayed(self, values: Sequence[bytes]) -> tuple[bytes, ...]:
+    def parts(self) -> list[tuple[bytes, bytes | None]]:
+        """All fields, the blanks among them without a value."""
+        blanks = self._blanks
+        return [
+            (name, None if place in blanks else value) for place, (name, value) in enumerate(self._fields)
+        ]
+
+    def relayed(self, values: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The values of those blanks that are among the fields."""
         if len(self._used) == len(values):
             return tuple(values)
         return tuple([values[place] for place in self._used])

@@ -165,6 +165,11 @@ class ResponseHead:
         self.lines = form.lines(values)
 
     @property
+    def filled(self) -> Filled | None:
+        """The form that this is, and the values in it; None when it is read without one, or changed."""
+        return self._filled if self.lines else None
+
+    @property
     def fields(self) -> Pairs:
         if self._fields is None:
             assert self._filled is not None

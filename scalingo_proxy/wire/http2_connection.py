@@ -238,8 +238,7 @@ class HTTP2Connection(HTTP2Output):
     def _set(self, code: int, value: int) -> None:
         """Heed one setting; those that mean nothing to us are not kept."""
         if code == _HEADER_TABLE_SIZE:
-            # The table that we compress with stays small, whatever the client would let us have.
-            self.encoder.header_table_size = min(value, TABLE_BYTES)
+            self.encoder.resize(value)
         elif code == _INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 raise HTTP2Error("INITIAL_WINDOW_SIZE is too large", ErrorCode.FLOW_CONTROL_ERROR)

@@ -26,12 +26,14 @@ from scalingo_proxy.wire.http1_head import (
     rewrite_field,
 )
 from scalingo_proxy.wire.http1_request import MAX_FIELDS, sort_request_fields
+from scalingo_proxy.wire.http2_compression import LeanEncoder
 from scalingo_proxy.wire.known_requests import KnownSection, is_told_by_section
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
     "forget_unused_header_lists",
     "http2_request_head",
+    "http2_response_block",
     "http2_response_fields",
     "http2_trailers",
     "trailers_for_http2",
@@ -317,6 +319,14 @@ def http2_response_fields(status: int, fields: Iterable[tuple[bytes, bytes]]) ->
     listed: Fields = [(b":status", b"%d" % status)]
     listed += [(name.lower(), value) for name, value in fields]
     return listed
+
+
+def http2_response_block(head: ResponseHead, encoder: LeanEncoder) -> bytes:
+    """The header block of a final response."""
+    filled = head.filled
+    if filled is not None:
+        return encoder.encode_form(head.status, *filled)
+    return encoder.encode(http2_response_fields(head.status, head.fields))
 
 
 def trailers_for_http2(trailers: Fields) -> Fields:

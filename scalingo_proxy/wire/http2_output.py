@@ -85,7 +85,9 @@ class HTTP2Output:
             raise HTTP2Error("a head where none can be", ErrorCode.INTERNAL_ERROR)
         if end_stream or fields[0][1][:1] != b"1":
             stream.has_answered = True
-        block = self.encoder.encode(fields)
+        self._send_block(stream, self.encoder.encode(fields), end_stream)
+
+    def _send_block(self, stream: StreamState, block: bytes, end_stream: bool) -> None:
         length = len(block)
         flags = END_STREAM if end_stream else 0
         if length <= self._max_frame_bytes:
@@ -108,12 +110,16 @@ class HTTP2Output:
             self._prepare(frame_bytes(kind, flags, stream_id, block[at : at + size]))
             kind, flags = CONTINUATION, 0
 
-    def send_whole(self, stream: StreamState, fields: Fields, payload: bytes) -> None:
+    def send_whole(self, stream: StreamState, block: bytes, payload: bytes) -> None:
         """Prepare a whole response; for *payload* the same holds as for :meth:`send_payload`.
 
+        :param block: the final head, encoded since the last one was sent.
         :raises HTTP2Error: when the stream can have none, which is a bug of ours.
         """
-        self.send_headers(stream, fields, not payload)
+        if not stream.sends or stream.has_answered:
+            raise HTTP2Error("a response where none can be", ErrorCode.INTERNAL_ERROR)
+        stream.has_answered = True
+        self._send_block(stream, block, not payload)
         if payload:
             self.send_payload(stream, payload, True)
 

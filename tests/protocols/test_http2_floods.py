@@ -201,7 +201,7 @@ class FloodTests(HTTP2TestCase):
         connection = self.connection_of(world)
         self.assertIs(client.goaway, None)
         self.assertLess(max(len(kept) for kept in vars(connection).values() if hasattr(kept, "__len__")), 10)
-        self.assertEqual(connection.encoder.header_table_size, 4096)
+        self.assertEqual(connection.encoder.table_bytes, 4096)
 
     def test_not_reading(self) -> None:
         """A client that sends what must be answered and reads nothing is cut."""

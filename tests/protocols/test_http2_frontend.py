@@ -476,14 +476,14 @@ class BugTests(HTTP2TestCase):
         """A response that cannot be sent is reset; the others arrive."""
         world = self.world()
         hello(world, replies.echo())
-        send = HTTP2Connection.send_headers
+        send = HTTP2Connection._send_block
 
         def fail_on_3(connection: HTTP2Connection, stream: StreamState, *args: Any) -> None:
             if stream.id == 3:
                 raise ZeroDivisionError
             send(connection, stream, *args)
 
-        self.patch(HTTP2Connection, "send_headers", fail_on_3)
+        self.patch(HTTP2Connection, "_send_block", fail_on_3)
         client = self.client(world)
         streams = [client.request(fields(method=b"POST"), b"body") for _ in range(3)]
         world.run_until(lambda: all(stream.is_over for stream in streams))
