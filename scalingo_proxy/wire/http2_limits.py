@@ -35,6 +35,9 @@ class Kind(enum.Enum):
     #: Responses whose windows stay shut until we give them up.
     STALLED = "window that is not opened"
 
+    # Looked up for many frames; that of Enum is a function in Python (1 µs less for a response).
+    __hash__ = object.__hash__
+
 
 #: A WINDOW_UPDATE that opens less than this is small.
 SMALL_WINDOW_BYTES = 256

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hpack import Decoder, Encoder
 from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
@@ -38,32 +37,9 @@ from scalingo_proxy.wire.http1_forwarding import (
 )
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
-from scalingo_proxy.wire.http2_compression import LeanDecoder, LeanEncoder
+from tests.benchmarks.comparing import TURNS, compare, line
+from tests.benchmarks.http2_cost import of_http2
 from tests.benchmarks.world import BROWSER_HEADERS
-
-_TURNS = 7
-
-
-def least(work: Callable[[], object], times: int) -> float:
-    """Microseconds for one."""
-    began = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - began) / times * 1e6
-
-
-def compare(title: str, without: Callable[[], object], using: Callable[[], object], times: int) -> str:
-    """One line; the two take turns, so that both meet the same noise."""
-    costs: dict[str, float] = {}
-    for _ in range(_TURNS):
-        for name, work in (("without", without), ("with", using)):
-            costs[name] = min(costs.get(name, 1e9), least(work, times))
-    return line(title, costs["without"], costs["with"])
-
-
-def line(title: str, without: float, using: float) -> str:
-    return f"{title:58} {without:8.2f} µs without, {using:8.2f} with: {using - without:+8.2f}"
-
 
 # -- pure ones ----------------------------------------------------------------
 
@@ -106,31 +82,6 @@ def pure() -> Iterator[str]:
         2000,
     )
     yield from heads(section)
-    request = [
-        (b":method", b"GET"),
-        (b":path", b"/"),
-        (b":scheme", b"https"),
-        (b":authority", b"app.example"),
-    ]
-    request += [(name.lower(), value) for name, value in fields]
-    encoder, usual, lean = Encoder(), Decoder(), LeanDecoder(65536)
-    first, again = encoder.encode(request), encoder.encode(request)
-    usual.decode(first, raw=True), lean.decode(first)
-    yield compare(
-        "decoding a browser's request over HTTP/2",
-        lambda: usual.decode(again, raw=True),
-        lambda: lean.decode(again),
-        500,
-    )
-    response = [(b":status", b"200"), (b"server", b"nginx"), (b"content-type", b"text/plain")]
-    response += [(b"content-length", b"120"), (b"date", b"Fri, 27 Nov 2026 13:15:19 GMT")]
-    usual_encoder, lean_encoder = Encoder(), LeanEncoder()
-    yield compare(
-        "encoding a response over HTTP/2",
-        lambda: usual_encoder.encode(response),
-        lambda: lean_encoder.encode(response),
-        500,
-    )
 
 
 def heads(section: bytes) -> Iterator[str]:
@@ -294,7 +245,7 @@ def of_the_reactor() -> Iterator[str]:
     }
     costs: dict[tuple[str, int], float] = {}
     for messages, times in ((2000, 1), (1, 300)):
-        for _ in range(_TURNS):
+        for _ in range(TURNS):
             for name, (network, turn) in ways.items():
                 reactor.doIteration = turn
                 cost = conversations(reactor, network, messages, times)
@@ -305,7 +256,7 @@ def of_the_reactor() -> Iterator[str]:
 
 
 def main() -> None:
-    for lines in (pure(), of_tls(), of_the_reactor()):
+    for lines in (pure(), of_http2(), of_tls(), of_the_reactor()):
         for each in lines:
             sys.stdout.write(f"{each}\n")
             sys.stdout.flush()
