@@ -17,7 +17,6 @@ from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.environment import Environment, SilentObserver
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.routing.pools import Pools
@@ -150,20 +149,14 @@ class HTTPProxyFactory(DrainingFactory):
 
     # -- called by the frontends ---------------------------------------------
 
-    def identify(
-        self, transport: Any, secured: Secured | None = None, *, is_tls: bool = False
-    ) -> ClientIdentity:
+    def identify(self, transport: Any, *, is_tls: bool = False) -> ClientIdentity:
         """Who is at the other end of *transport*.
 
-        :param secured: what is known of the TLS that ended below it.
-        :param is_tls: whether the client speaks TLS, wherever that ends.
+        :param is_tls: whether the client speaks TLS, although the transport does not.
         """
-        if secured is not None and secured.identity is not None:
-            secured.identity.tls, secured.identity.covers = secured.version, secured.covers
-            return secured.identity
         peer, host = transport.getPeer(), transport.getHost()
         address = getattr(peer, "host", None)
-        is_tls = is_tls or secured is not None or ISSLTransport.providedBy(transport)
+        is_tls = is_tls or ISSLTransport.providedBy(transport)
         identity = ClientIdentity(
             plain_address(address) if address else "unix:",
             "https" if is_tls else "http",
@@ -171,8 +164,6 @@ class HTTPProxyFactory(DrainingFactory):
             self._is_trusted,
         )
         identity.ends = peer, host
-        if secured is not None:
-            identity.tls, identity.covers = secured.version, secured.covers
         return identity
 
     def note_fields(self, record: Record, head: RequestHead) -> None:

@@ -19,7 +19,6 @@ from scalingo_proxy.errors import BadRequest, DrainTimeout, ProxyError, RateLimi
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.http2_ending import LINGER_BYTES, HTTP2Ending
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.protocols.turns import SECONDS_AT_ONCE
 from scalingo_proxy.wire.grammar import FramingError
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
@@ -56,18 +55,11 @@ class HTTP2Frontend(HTTP2Ending):
 
     :param factory: what all connections of this door share.
     :param identity: who the client is; None: the factory says.
-    :param secured: what is known of the TLS below, if TLS ends here.
     """
 
-    def __init__(
-        self,
-        factory: HTTPProxyFactory,
-        identity: ClientIdentity | None = None,
-        secured: Secured | None = None,
-    ) -> None:
+    def __init__(self, factory: HTTPProxyFactory, identity: ClientIdentity | None = None) -> None:
         super().__init__(factory)
         self._given_identity = identity
-        self._secured = secured
         #: Streams whose bodies grew in this turn.
         self._fed: dict[int, HTTP2Stream] = {}
 
@@ -75,7 +67,7 @@ class HTTP2Frontend(HTTP2Ending):
 
     def connectionMade(self) -> None:
         env, transport = self.env, self.transport
-        self.identity = self._given_identity or self._factory.identify(transport, self._secured)
+        self.identity = self._given_identity or self._factory.identify(transport)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)

@@ -20,9 +20,8 @@ from scalingo_proxy.protocols.http_ending import Doing
 from scalingo_proxy.protocols.http_requests import HTTPRequests
 from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES
 from scalingo_proxy.protocols.relay import RelayEnd
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.wire.http1_exchange import Event, Side
-from scalingo_proxy.wire.http1_forwarding import informational_head
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity, informational_head
 from scalingo_proxy.wire.http1_head import ResponseHead
 
 __all__ = ["HTTPFrontend"]
@@ -41,21 +40,22 @@ class HTTPFrontend(HTTPRequests):
     """The proxy's end of a client connection.
 
     :param factory: what all connections of this door share.
-    :param secured: what is known of the TLS below, if TLS ends here.
+    :param identity: who the client is; None: the factory says.
     """
 
     _relay_end: RelayEnd | None = None
     _is_accounted = False
 
-    def __init__(self, factory: Any, secured: Secured | None = None) -> None:
+    def __init__(self, factory: Any, identity: ClientIdentity | None = None) -> None:
         super().__init__(factory)
-        self._secured = secured
+        self._identity = identity
         self._kind = "http"
 
     # -- called by Twisted ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        self._identity = self._factory.identify(self.transport, self._secured)
+        if self._identity is None:
+            self._identity = self._factory.identify(self.transport)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)

@@ -18,7 +18,7 @@ from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
 from scalingo_proxy.protocols.tls_certificates import install
 from scalingo_proxy.protocols.tls_engine import use_protocols
 
-__all__ = ["CONTEXTS_KEPT", "Contexts", "certificate_of", "server_context"]
+__all__ = ["CONTEXTS_KEPT", "Contexts", "server_context"]
 
 _log = Logger()
 
@@ -65,8 +65,8 @@ class Contexts:
     def __len__(self) -> int:
         return len(self._contexts)
 
-    def context_for(self, server_name: str, app: App) -> SSL.Context | None:
-        """The context for *app* and a client that asks for *server_name*.
+    def find(self, server_name: str, app: App) -> tuple[Certificate, SSL.Context] | None:
+        """The certificate, and its context, for *app* and a client that asks for *server_name*.
 
         :param server_name: lower case; ``""`` when the client told none.
         :return: ``None`` when no certificate may be served.
@@ -77,10 +77,11 @@ class Contexts:
         kept = self._contexts.get(certificate.name)
         if kept is not None and kept[0] is certificate:
             self._contexts.move_to_end(certificate.name)
-            return kept[1]
-        return self._make(certificate)
+        else:
+            kept = self._make(certificate)
+        return kept if kept[1] is not None else None  # type: ignore[return-value] # mypy sees no further
 
-    def _make(self, certificate: Certificate) -> SSL.Context | None:
+    def _make(self, certificate: Certificate) -> tuple[Certificate, SSL.Context | None]:
         context: SSL.Context | None
         try:
             context = server_context(certificate, self._protocols)
@@ -88,22 +89,15 @@ class Contexts:
             # Kept as well: whoever asks again shall not cost more.
             _log.failure("the certificate {name} cannot be served", name=certificate.name)
             context = None
-        self._contexts[certificate.name] = (certificate, context)
+        made = self._contexts[certificate.name] = (certificate, context)
         if len(self._contexts) > self._kept:
             self._contexts.popitem(last=False)
-        return context
+        return made
 
     def _certificates_changed(self, change: CertificateChange) -> None:
         """Keys that are not served any more do not stay in memory."""
         for name in (*change.removed, *(certificate.name for certificate in change.updated)):
             self._contexts.pop(name, None)
-
-
-def certificate_of(context: SSL.Context) -> Certificate:
-    """The certificate that a context of ours serves."""
-    certificate = context.get_app_data()
-    assert isinstance(certificate, Certificate)
-    return certificate
 
 
 def server_context(certificate: Certificate, protocols: tuple[bytes, ...]) -> SSL.Context:
@@ -126,5 +120,4 @@ def server_context(certificate: Certificate, protocols: tuple[bytes, ...]) -> SS
     if install(context, certificate):
         context.load_tmp_dh(_DH_GROUP)  # of use with an RSA key alone, and 0.1 ms of work
     use_protocols(context, protocols)
-    context.set_app_data(certificate)
     return context

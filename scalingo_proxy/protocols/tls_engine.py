@@ -34,7 +34,12 @@ _VERSIONS = {lib.TLS1_2_VERSION: "TLSv1.2", lib.TLS1_3_VERSION: "TLSv1.3"}
 _WANT_READ: int = lib.SSL_ERROR_WANT_READ
 _ZERO_RETURN: int = lib.SSL_ERROR_ZERO_RETURN
 
-_BIO_read, _BIO_write = lib.BIO_read, lib.BIO_write
+_NULL = ffi.NULL
+_IN_MEMORY = lib.BIO_s_mem()
+
+_BIO_new, _BIO_read, _BIO_write = lib.BIO_new, lib.BIO_read, lib.BIO_write
+_SSL_new, _SSL_free = lib.SSL_new, lib.SSL_free
+_SSL_set_bio, _SSL_set_accept_state = lib.SSL_set_bio, lib.SSL_set_accept_state
 _SSL_do_handshake, _SSL_get_error = lib.SSL_do_handshake, lib.SSL_get_error
 _SSL_read, _SSL_write = lib.SSL_read, lib.SSL_write
 
@@ -50,14 +55,16 @@ class Engine:
 
     def __init__(self, context: SSL.Context) -> None:
         self._context = context  # lives as long as what was made with it
-        ssl = lib.SSL_new(context._context)
-        if ssl == ffi.NULL:
+        self._ssl = ssl = _SSL_new(context._context)
+        if ssl == _NULL:
             raise MemoryError
-        self._ssl = ffi.gc(ssl, lib.SSL_free)
-        self._to_us = lib.BIO_new(lib.BIO_s_mem())
-        self._from_us = lib.BIO_new(lib.BIO_s_mem())
-        lib.SSL_set_bio(ssl, self._to_us, self._from_us)  # which frees them with it
-        lib.SSL_set_accept_state(ssl)
+        self._to_us, self._from_us = to_us, from_us = _BIO_new(_IN_MEMORY), _BIO_new(_IN_MEMORY)
+        _SSL_set_bio(ssl, to_us, from_us)  # which frees them with it
+        _SSL_set_accept_state(ssl)
+
+    def __del__(self) -> None:
+        # Not ffi.gc, which makes a second object for each.
+        _SSL_free(self._ssl)
 
     @property
     def version(self) -> str:

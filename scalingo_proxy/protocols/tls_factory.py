@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,10 +14,8 @@ from scalingo_proxy.protocols.draining_factory import DrainingFactory
 from scalingo_proxy.protocols.factories import HTTPProxyFactory
 from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.protocols.tls_contexts import Contexts
 from scalingo_proxy.protocols.tls_frontend import TLSFrontend
-from scalingo_proxy.protocols.tls_termination import Negotiated
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 
 __all__ = ["TLSProxyFactory"]
@@ -82,17 +79,10 @@ class TLSProxyFactory(DrainingFactory):
         app = resolver.apps().get(self._default_app)
         return Route(app, "", getattr(resolver, "name", "")) if app is not None else None
 
-    def build_http(
-        self, negotiated: Negotiated, covers: Callable[[str], bool], identity: ClientIdentity
-    ) -> IProtocol:
+    def build_http(self, alpn: str | None, identity: ClientIdentity) -> IProtocol:
         """The protocol inside a TLS connection that ended here."""
-        secured = Secured(negotiated.version, covers, identity)
-        frontend: Any
-        if negotiated.alpn == "h2":
-            frontend = HTTP2Frontend(self.http, secured=secured)
-        else:
-            frontend = HTTPFrontend(self.http, secured)
-        return frontend  # type: ignore[no-any-return]
+        kind: Any = HTTP2Frontend if alpn == "h2" else HTTPFrontend
+        return kind(self.http, identity)  # type: ignore[no-any-return]
 
     # -- stopping ------------------------------------------------------------
 

@@ -35,9 +35,8 @@ from scalingo_proxy.protocols.client_connections import HANDSHAKE_SECONDS
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import UnderWay
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
-from scalingo_proxy.protocols.tls_contexts import certificate_of
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
-from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
+from scalingo_proxy.protocols.tls_termination import terminate
 from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, ClientHelloReader, PlainHTTP
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
@@ -308,15 +307,17 @@ class TLSFrontend(Protocol, Timed):
             )
             return
         contexts = self._factory.contexts
-        context = contexts.context_for(hello.server_name, route.app) if contexts is not None else None
-        if context is None:
+        found = contexts.find(hello.server_name, route.app) if contexts is not None else None
+        if found is None:
             self.refuse(UnknownHost("no certificate covers this name"), Alert.UNRECOGNIZED_NAME)
             return
-        certificate = certificate_of(context)
+        certificate, context = found
 
-        def build_inner(negotiated: Negotiated) -> IProtocol:
+        def build_inner(version: str, alpn: str | None) -> IProtocol:
             self.closed()  # from here on it counts as HTTP
-            return self._factory.build_http(negotiated, certificate.covers, self.identity)
+            identity = self.identity
+            identity.tls, identity.covers = version, certificate.covers
+            return self._factory.build_http(alpn, identity)
 
         def failed(error: ProxyError) -> None:
             self._account(DrainTimeout() if self._is_cut else error)

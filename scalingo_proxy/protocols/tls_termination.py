@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IHandshakeListener, IProtocol
@@ -22,19 +21,7 @@ from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestT
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.tls_transport import TLSTransport
 
-__all__ = ["Negotiated", "terminate"]
-
-
-@attrs.frozen
-class Negotiated:
-    """What a handshake has settled.
-
-    :ivar version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
-    :ivar alpn: ``"h2"``, ``"http/1.1"``, or ``None`` when the client offered nothing.
-    """
-
-    version: str
-    alpn: str | None
+__all__ = ["terminate"]
 
 
 def terminate(
@@ -42,7 +29,7 @@ def terminate(
     transport: Any,
     received: bytes,
     context: SSL.Context,
-    build_inner: Callable[[Negotiated], IProtocol],
+    build_inner: Callable[[str, str | None], IProtocol],
     *,
     until: float | None = None,
     on_failed: Callable[[ProxyError], None],
@@ -53,7 +40,9 @@ def terminate(
         protocol that this returns.
     :param received: everything that the client has sent so far.
     :param build_inner: makes the protocol inside; called when the handshake
-        is complete, at most once.
+        is complete, at most once, with the version, ``"TLSv1.3"`` or
+        ``"TLSv1.2"``, and what ALPN has chosen, ``None`` when the client
+        offered nothing.
     :param until: the moment on the monotonic clock by which it has to be;
         ``None``: whoever calls keeps time, and calls ``deadline_reached``.
     :param on_failed: told once when there was no handshake and the connection
@@ -79,7 +68,7 @@ class _Handshake(Protocol):
     def __init__(
         self,
         env: Environment,
-        build_inner: Callable[[Negotiated], IProtocol],
+        build_inner: Callable[[str, str | None], IProtocol],
         on_failed: Callable[[ProxyError], None],
     ) -> None:
         self._env = env
@@ -90,8 +79,8 @@ class _Handshake(Protocol):
         """Put the protocol inside that was negotiated."""
         tls = self.transport
         self._env.deadlines.clear(tls)
-        negotiated = Negotiated(tls.engine.version, tls.engine.alpn)
-        tls.wrappedProtocol = inner = self._build_inner(negotiated)
+        engine = tls.engine
+        tls.wrappedProtocol = inner = self._build_inner(engine.version, engine.alpn)
         inner.makeConnection(tls)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -161,8 +161,9 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             self._flushSendBIO()
             return
         self._empty_bytes = 0  # a hello may be long
-        if IHandshakeListener.providedBy(self.wrappedProtocol):
-            self.wrappedProtocol.handshakeCompleted()
+        completed = getattr(self.wrappedProtocol, "handshakeCompleted", None)
+        if completed is not None:
+            completed()
 
     def _read(self, records: int) -> None:
         """Hand in what can be read."""

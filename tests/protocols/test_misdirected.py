@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
-
 from scalingo_proxy.protocols.factories import HTTPProxyFactory
-from scalingo_proxy.protocols.http_frontend import HTTPFrontend
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.testing.world import World, build_http_factory
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from tests.protocols.worlds import WorldTestCase, get
 
 
 class SecuredFactory(HTTPProxyFactory):
     """Builds frontends as they stand behind TLS that ended with one certificate."""
 
-    def buildProtocol(self, addr: IAddress | None) -> HTTPFrontend:
-        return HTTPFrontend(self, Secured("TLSv1.3", {"hello.test", "www.hello.test"}.__contains__))
+    def identify(self, transport: Any, *, is_tls: bool = False) -> ClientIdentity:
+        identity = super().identify(transport, is_tls=True)
+        identity.tls, identity.covers = "TLSv1.3", {"hello.test", "www.hello.test"}.__contains__
+        return identity
 
 
 def build_secured(world: World, **options: Any) -> SecuredFactory:

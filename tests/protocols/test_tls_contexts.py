@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.model import App, Certificate
 from scalingo_proxy.protocols.tls_certificate_index import CertificateIndex
-from scalingo_proxy.protocols.tls_contexts import Contexts, certificate_of
+from scalingo_proxy.protocols.tls_contexts import Contexts
 from tests.protocols.tls_clients import certificate
 
 APP = App("x", ["a.example"])
@@ -19,9 +19,14 @@ class ContextsTests(SynchronousTestCase):
         self.contexts = Contexts(self.index)
 
     def context(self, host: str) -> SSL.Context:
-        found = self.contexts.context_for(host, APP)
+        found = self.contexts.find(host, APP)
         assert found is not None
-        return found
+        return found[1]
+
+    def certificate(self, host: str) -> Certificate:
+        found = self.contexts.find(host, APP)
+        assert found is not None
+        return found[0]
 
     def test_lazy(self) -> None:
         """A context is made when it is first asked for, and kept."""
@@ -34,7 +39,7 @@ class ContextsTests(SynchronousTestCase):
         """A name that nothing covers has none, and costs no place."""
         self.index.set(certificate("a.example"))
         for host in ("b.example", "", "x.a.example"):
-            self.assertIs(self.contexts.context_for(host, App("y", ["y.example"])), None)
+            self.assertIs(self.contexts.find(host, App("y", ["y.example"])), None)
         self.assertEqual(len(self.contexts), 0)
 
     def test_one_for_all_names(self) -> None:
@@ -43,10 +48,10 @@ class ContextsTests(SynchronousTestCase):
         self.assertIs(self.context("a.example"), self.context("b.a.example"))
 
     def test_which_certificate(self) -> None:
-        """A context tells what it serves."""
+        """A context comes with what it serves."""
         served = certificate("a.example")
         self.index.set(served)
-        self.assertIs(certificate_of(self.context("a.example")), served)
+        self.assertIs(self.certificate("a.example"), served)
 
     def test_swap(self) -> None:
         """A certificate that is exchanged gets a new context; the old one stays with whoever holds it."""
@@ -56,15 +61,14 @@ class ContextsTests(SynchronousTestCase):
         self.index.set(new)
         self.assertEqual(len(self.contexts), 0)
         self.assertIsNot(self.context("a.example"), before)
-        self.assertIs(certificate_of(self.context("a.example")), new)
-        self.assertIsNot(certificate_of(before), new)
+        self.assertIs(self.certificate("a.example"), new)
 
     def test_removed(self) -> None:
         """One that is gone is not served any more, and its key not kept."""
         self.index.set(certificate("a.example"))
         self.context("a.example")
         self.index.remove("a.example")
-        self.assertIs(self.contexts.context_for("a.example", APP), None)
+        self.assertIs(self.contexts.find("a.example", APP), None)
         self.assertEqual(len(self.contexts), 0)
 
     def test_bounded(self) -> None:
@@ -84,7 +88,7 @@ class ContextsTests(SynchronousTestCase):
         broken = Certificate("a", b"", b"", ("a.example",), 0.0, 1.0, "")
         self.index.set(broken)
         for _ in range(3):
-            self.assertIs(self.contexts.context_for("a.example", APP), None)
+            self.assertIs(self.contexts.find("a.example", APP), None)
         self.assertEqual(len(self.flushLoggedErrors()), 1)
         self.index.set(certificate("a", "a.example"))
         self.context("a.example")

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestTimeout
 from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
+from scalingo_proxy.protocols.tls_termination import terminate
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PushRecorder, Recorder
 from scalingo_proxy.testing.transports import connected_pair
 from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context, environment, rsa_key
@@ -48,7 +48,7 @@ class TerminationCase(SynchronousTestCase):
         self.clock = Clock()
         self.env = environment(self.clock)
         self.failures: list[ProxyError] = []
-        self.negotiated: list[Negotiated] = []
+        self.negotiated: list[tuple[str, str | None]] = []
         self.context = server_context(A, BOTH)
         self.inner: Any = None
         self.tls: Any = None
@@ -65,8 +65,8 @@ class TerminationCase(SynchronousTestCase):
         )
         return self.tls
 
-    def build(self, negotiated: Negotiated) -> Recorder:
-        self.negotiated.append(negotiated)
+    def build(self, version: str, alpn: str | None) -> Recorder:
+        self.negotiated.append((version, alpn))
         self.inner = self.inner_kind()
         return self.inner
 
@@ -94,7 +94,7 @@ class HandshakeTests(TerminationCase):
         """TLS 1.2 and 1.3 are spoken, and which one it was is told."""
         for version, told in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
             client = self.connect(client_context(minimum_version=version, maximum_version=version))
-            self.assertEqual((client.tls.version(), self.negotiated[-1].version), (told, told))
+            self.assertEqual((client.tls.version(), self.negotiated[-1][0]), (told, told))
 
     def test_ciphers(self) -> None:
         """For TLS 1.2 exactly the suites that are documented, each for its kind of key."""
@@ -132,7 +132,7 @@ class HandshakeTests(TerminationCase):
         ):
             client = self.connect(client_context(*offer))
             self.assertEqual(
-                (client.tls.selected_alpn_protocol(), self.negotiated[-1].alpn), (chosen, chosen)
+                (client.tls.selected_alpn_protocol(), self.negotiated[-1][1]), (chosen, chosen)
             )
 
     def test_alpn_without_h2(self) -> None:
@@ -554,7 +554,7 @@ class OddTransportTests(SynchronousTestCase):
             Sudden(),
             b"",
             server_context(A, BOTH),
-            lambda negotiated: Recorder(),
+            lambda version, alpn: Recorder(),
             until=10.0,
             on_failed=failures.append,
         )

@@ -13,9 +13,8 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.protocols.http2_frontend import HTTP2Frontend
 from scalingo_proxy.protocols.http_frontend import HTTPFrontend
-from scalingo_proxy.protocols.secured import Secured
 from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_termination import Negotiated, terminate
+from scalingo_proxy.protocols.tls_termination import terminate
 from scalingo_proxy.testing.world import World, build_http_factory
 from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context
 
@@ -82,12 +81,10 @@ class TLSDoor(Factory):
     def buildProtocol(self, addr: Any) -> Any:
         return _FirstBytes(self)
 
-    def inside(self, negotiated: Negotiated) -> Any:
+    def inside(self, version: str, alpn: str | None) -> Any:
         """What is spoken inside."""
-        secured = Secured(negotiated.version, lambda host: True)
-        if negotiated.alpn == "h2":
-            return HTTP2Frontend(self.http, secured=secured)
-        return HTTPFrontend(self.http, secured)
+        kind: Any = HTTP2Frontend if alpn == "h2" else HTTPFrontend
+        return kind(self.http)
 
 
 class _FirstBytes:
