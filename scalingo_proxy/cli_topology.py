@@ -36,22 +36,24 @@ def show_topology(arguments: argparse.Namespace, client: AdminClient, output: Ou
 
 def confirm_topology(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
     """Let what is held back come into effect."""
-    _status, told = client.ask("POST", "topology", "confirm")
-    if arguments.json:
-        output.document(told)
-        return
-    for held in told["confirmed"]:
+    for held in _decide("confirm", arguments, client, output):
         output.line(f"in effect: the update by {held['resolver']}; {_figures(held)} are removed")
 
 
 def discard_topology(arguments: argparse.Namespace, client: AdminClient, output: Output) -> None:
     """Forget what is held back."""
-    _status, told = client.ask("POST", "topology", "discard")
+    for held in _decide("discard", arguments, client, output):
+        output.line(f"forgotten: the update by {held['resolver']}; {_figures(held)} stay")
+
+
+def _decide(verb: str, arguments: argparse.Namespace, client: AdminClient, output: Output) -> list[Any]:
+    """Say it to the proxy; what it was about, as far as that is to be put in words."""
+    _status, told = client.ask("POST", "topology", verb)
     if arguments.json:
         output.document(told)
-        return
-    for held in told["discarded"]:
-        output.line(f"forgotten: the update by {held['resolver']}; {_figures(held)} stay")
+        return []
+    decided: list[Any] = told[f"{verb}ed"]
+    return decided
 
 
 def _tell(held: dict[str, Any], output: Output) -> None:

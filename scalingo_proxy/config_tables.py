@@ -14,13 +14,13 @@ from typing import Any
 from scalingo_proxy.model import Limits, Quarantine
 from scalingo_proxy.resolvers.app_record import (
     CERTIFICATE_FILES,
-    HEALTH,
     LIMITS,
     QUARANTINE,
     TIMEOUTS,
     AppRecordReader,
     quarantine_findings,
 )
+from scalingo_proxy.resolvers.health_record import HEALTH
 from scalingo_proxy.resolvers.strict_tables import (
     A_YEAR,
     Finding,

@@ -14,11 +14,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, directlyProvides, providedBy
+from zope.interface import alsoProvides
 
 from scalingo_proxy.errors import BadRequest, Denied, DrainTimeout, ProxyError, RequestTimeout
 from scalingo_proxy.model import Record
@@ -26,6 +26,7 @@ from scalingo_proxy.protocols.client_connections import NO_ROOM
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
+from scalingo_proxy.protocols.stepping_aside import Relabelled, deliver_behind
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.wire.proxy_header import ProxyHeader, ProxyHeaderReader, ProxyHeaderRefused
 
@@ -290,14 +291,14 @@ class _ProxyHeaderProtocol(Protocol, Timed):
             # As Twisted itself does when TLS starts: from here on the transport deals with inner alone.
             transport.protocol = inner
         else:
-            transport = _Relabelled(transport)
+            transport = Relabelled(transport)
             self._inner = inner
             if IHalfCloseableProtocol.providedBy(inner):
                 alsoProvides(self, IHalfCloseableProtocol)
         for name, method in addresses.items():
             setattr(transport, name, method)
         if excess:
-            _deliver_behind(transport, inner, excess, self._env.reactor)
+            deliver_behind(transport, inner, excess, self._env.reactor)
         else:
             inner.makeConnection(transport)
 
@@ -308,88 +309,3 @@ def _address(text: str, port: int) -> IPv4Address | IPv6Address | UNIXAddress:
         path = text.removeprefix("unix:").encode("utf-8", "surrogateescape")
         return UNIXAddress(path or None)
     return (IPv6Address if ":" in text else IPv4Address)("TCP", text, port)
-
-
-class _Relabelled:
-    """A transport that tells other addresses; everything else is the transport's own doing.
-
-    For transports that cannot be told other addresses themselves.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        directlyProvides(self, providedBy(transport))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-# -- what came with the header -----------------------------------------------
-
-
-def _deliver_behind(transport: Any, protocol: IProtocol, data: bytes, clock: Any) -> None:
-    """Connect *protocol*, and give it *data* as if that were read from the transport next.
-
-    A protocol may pause the transport while it is being connected, until it
-    is ready for data.  Then *data* waits, too, and comes when it resumes:
-    before anything that is read later, and never from inside its own call.
-    """
-    held = _HeldBack(transport, protocol, data, clock)
-    protocol.makeConnection(transport)
-    held.connected()
-
-
-class _HeldBack:
-    """Watches over a transport's pausing while there are bytes that were read and not delivered."""
-
-    def __init__(self, transport: Any, protocol: IProtocol, data: bytes, clock: Any) -> None:
-        self._transport = transport
-        self._protocol = protocol
-        self._data = data
-        self._clock = clock
-        self._pause_transport = transport.pauseProducing
-        self._is_paused = False
-        self._was_paused = False
-        transport.pauseProducing = self._pause
-        transport.resumeProducing = self._resume
-
-    def _pause(self) -> None:
-        self._is_paused = self._was_paused = True
-        self._pause_transport()
-
-    def _resume(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            self._clock.callLater(0, self._deliver_later)
-
-    def connected(self) -> None:
-        """The protocol was connected: deliver, unless it paused."""
-        if not self._is_paused and not self._was_paused:
-            self._deliver()
-
-    def _deliver_later(self) -> None:
-        if self._is_paused or not self._data:
-            return
-        try:
-            self._deliver()
-        except Exception:
-            # As when the reactor calls dataReceived: the connection is over.
-            _log.failure("{protocol!r} failed on what came with its PROXY header", protocol=self._protocol)
-            self._transport.abortConnection()
-
-    def _deliver(self) -> None:
-        transport, data, self._data = self._transport, self._data, b""
-        del transport.pauseProducing, transport.resumeProducing
-        if self._was_paused:
-            transport.resumeProducing()
-        if _is_reading(transport):
-            self._protocol.dataReceived(data)
-
-
-def _is_reading(transport: Any) -> bool:
-    """Whether the transport would still deliver: not once closing was asked for."""
-    return bool(
-        getattr(transport, "connected", True)
-        and not getattr(transport, "disconnecting", False)
-        and not getattr(transport, "_aborting", False)
-    )

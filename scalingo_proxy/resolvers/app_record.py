@@ -23,6 +23,7 @@ from scalingo_proxy.resolvers.backend_record import (
     backend_tls,
     backend_tls_findings,
 )
+from scalingo_proxy.resolvers.health_record import HEALTH
 from scalingo_proxy.resolvers.strict_tables import (
     A_YEAR,
     Finding,
@@ -41,11 +42,9 @@ from scalingo_proxy.resolvers.strict_tables import (
 )
 from scalingo_proxy.routing.balancers import BALANCERS
 from scalingo_proxy.routing.table import normalise_domain
-from scalingo_proxy.wire.status_ranges import parse_status_ranges
 
 __all__ = [
     "CERTIFICATE_FILES",
-    "HEALTH",
     "LIMITS",
     "QUARANTINE",
     "TIMEOUTS",
@@ -150,8 +149,6 @@ def quarantine_findings(given: Mapping[str, Any]) -> list[Finding]:
 # -- readers -------------------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PROBE_PATH = re.compile(r"(/[!-~]*)?")
-_PROBE_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?|")
 _URL_REST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}([/?][!-~]{0,1700})?")
 _MEBIBYTE = 1 << 20
 
@@ -237,29 +234,6 @@ def _page(value: Any) -> str:
     return written
 
 
-def _probe_path(value: Any) -> str:
-    written = text(value)
-    if not _PROBE_PATH.fullmatch(written):
-        raise ValueError(f'must be "" or a path that begins with "/", not {shown(written)}')
-    return written
-
-
-def _probe_host(value: Any) -> str:
-    written = text(value)
-    if not _PROBE_HOST.fullmatch(written):
-        raise ValueError(f"must be a host name, perhaps with a port, not {shown(written)}")
-    return written
-
-
-def _probe_status(value: Any) -> str:
-    written = text(value)
-    try:
-        parse_status_ranges(written)
-    except ValueError as error:
-        raise ValueError(double_quoted(error, written)) from None
-    return written
-
-
 def _distinct(read: Reader, tell: Callable[[Any], str]) -> Reader:
     """Refuse a list that names the same thing twice."""
 
@@ -309,20 +283,6 @@ LIMITS = TableReader(
         "handshake_queue": whole_number(1, 1_000_000),
         "in_flight_per_backend": whole_number(1, 1_000_000),
         "queue_per_backend": whole_number(0, 1_000_000),
-    }
-)
-#: The keys of ``[health]``.
-HEALTH = TableReader(
-    {
-        "path": _probe_path,
-        "host": _probe_host,
-        "status": _probe_status,
-        "kind": one_of(("", "tcp", "http", "tls")),
-        "interval": _seconds_or_none,
-        "timeout": _seconds,
-        "rise": whole_number(1, 1000),
-        "fall": whole_number(1, 1000),
-        "slow_start": _seconds_or_none,
     }
 )
 #: The keys of ``[quarantine]``.

@@ -22,17 +22,15 @@ from scalingo_proxy.model import App, TopologyChange
 from scalingo_proxy.protocols.deadlines import Deadlines, Timed
 from scalingo_proxy.resolvers.store_file import StoreFile
 from tests.benchmarks.clients import hello_to
-from tests.benchmarks.peers import Peer
+from tests.benchmarks.peers import Ours
 from tests.benchmarks.programs import free_port
 from tests.benchmarks.world import World, host
 
 _QUIET_SECONDS = 5.0
 
 
-class StoredProxy(Peer):
+class StoredProxy(Ours):
     """Ours, with its apps in its store."""
-
-    name = "scalingo_proxy"
 
     def __init__(self, world: World, apps: int) -> None:
         self.state = os.path.join(world.directory, f"store-{apps}-{free_port()}.db")
@@ -42,13 +40,17 @@ class StoredProxy(Peer):
         stored.append(App("hello", ("hello.example",), (f"127.0.0.1:{world.hello}",), tls="passthrough"))
         store.write(TopologyChange(tuple(stored)))
         store.close()
-        super().__init__(world)
+        super().__init__(world, apps)
 
     def _start(self, world: World) -> None:
-        self.http, self.passthrough, self.admin = free_port(), free_port(), free_port()
-        configuration = world.write(
-            "growth.toml",
-            f"""
+        began = time.monotonic()
+        super()._start(world)
+        while self.ask("GET", "/ready") != 200:
+            time.sleep(0.02)
+        self.start_seconds = time.monotonic() - began
+
+    def _configuration(self, world: World) -> str:
+        return f"""
 [proxy]
 state = "{self.state}"
 [admin]
@@ -66,17 +68,7 @@ client_connections = 30000
 [timeouts]
 keep_alive = 600
 idle = 600
-""",
-        )
-        began = time.monotonic()
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        program = self._run(
-            [twistd, "-n", "--pidfile=", "scalingo-proxy", "--config", configuration], os.getcwd()
-        )
-        program.wait_for_port(self.admin)
-        while self.ask("GET", "/ready") != 200:
-            time.sleep(0.02)
-        self.start_seconds = time.monotonic() - began
+"""
 
     def ask(self, method: str, path: str, body: object = None) -> int:
         """One request to the admin API; its status."""

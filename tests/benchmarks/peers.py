@@ -75,14 +75,22 @@ class Ours(Peer):
     def _start(self, world: World) -> None:
         self.http, self.https, self.admin = free_port(), free_port(), free_port()
         self.passthrough = self.https
+        configuration = world.write(f"ours-{self.http}.toml", self._configuration(world))
+        options = ["-n", "--pidfile=", "scalingo-proxy", "--config", configuration]
+        if profile := os.environ.get("BENCH_PROFILE"):
+            options = ["--profile", profile, "--profiler", "cprofile", "--savestats", *options]
+        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
+        program = self._run([twistd, *options], os.getcwd())
+        program.wait_for_port(self.http)
+        program.wait_for_port(self.admin)
+
+    def _configuration(self, world: World) -> str:
         apps = "".join(
             f'[[app]]\nname = "app{number}"\ndomains = ["{host(number)}"]\n'
             f'backends = ["127.0.0.1:{world.http}"]\n'
             for number in range(self.apps)
         )
-        configuration = world.write(
-            f"ours-{self.http}.toml",
-            f"""
+        return f"""
 [proxy]
 state = ""
 [admin]
@@ -113,15 +121,7 @@ backends = ["127.0.0.1:{world.hello}"]
 name = "certified"
 domains = ["certified.bench.example"]
 certificate = {{ cert = "{world.certificate}", key = "{world.key}" }}
-""",
-        )
-        options = ["-n", "--pidfile=", "scalingo-proxy", "--config", configuration]
-        if profile := os.environ.get("BENCH_PROFILE"):
-            options = ["--profile", profile, "--profiler", "cprofile", "--savestats", *options]
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        program = self._run([twistd, *options], os.getcwd())
-        program.wait_for_port(self.http)
-        program.wait_for_port(self.admin)
+"""
 
 
 _NGINX = """
