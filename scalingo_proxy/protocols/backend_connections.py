@@ -146,7 +146,7 @@ class BackendConnections:
         backend.idle_since = now
         limit = self._ages.limit(member, IDLE_SECONDS, now) if self._ages.closes else IDLE_SECONDS
         backend.deadline = at = now + limit
-        if at < backend.looked_at:
+        if at < backend.covered_from:
             self._deadlines.look_sooner(backend)
 
     def closed_by_backend(self, backend: HTTPBackend) -> None:

@@ -31,11 +31,12 @@ class Timed:
     """Something that has at most one deadline.
 
     :ivar deadline: the moment on the monotonic clock, or infinity.
-    :ivar looked_at: when the slot that this object waits in is due; infinity when it is in none.
+    :ivar covered_from: deadlines from this moment on need no slot before that which this object
+        waits in; infinity when it is in none.
     """
 
     deadline: float = NEVER
-    looked_at: float = NEVER
+    covered_from: float = NEVER
 
     def deadline_reached(self) -> None:
         """The moment has passed; ``deadline`` is infinity again."""
@@ -48,7 +49,7 @@ class Deadlines:
     What is done for every request spells out :meth:`set` (0.3 µs less each time)::
 
         timed.deadline = at
-        if at < timed.looked_at:
+        if at < timed.covered_from:
             deadlines.look_sooner(timed)
 
     :param clock: gives ``seconds()`` and ``callLater()``; an IReactorTime.
@@ -67,11 +68,11 @@ class Deadlines:
         """Let *timed* be told soon after the moment *at*, instead of any moment before."""
         timed.deadline = at
         # Most moments move later; the object then stays where it is.
-        if at < timed.looked_at:
+        if at < timed.covered_from:
             self._insert(timed, at)
 
     def look_sooner(self, timed: Timed) -> None:
-        """The deadline of *timed* has become one before it would be looked at."""
+        """The deadline of *timed* has become one that the slot it waits in comes too late for."""
         self._insert(timed, timed.deadline)
 
     @staticmethod
@@ -82,7 +83,7 @@ class Deadlines:
     def forget(self, timed: Timed) -> None:
         """*timed* is gone for good."""
         timed.deadline = NEVER
-        if timed.looked_at is not NEVER:
+        if timed.covered_from is not NEVER:
             self._remove(timed)
 
     def start(self) -> None:
@@ -98,8 +99,8 @@ class Deadlines:
             self._timer_slot = NEVER
 
     def _remove(self, timed: Timed) -> None:
-        slot = round(timed.looked_at / GRANULARITY)
-        timed.looked_at = NEVER
+        slot = round(timed.covered_from / GRANULARITY) + 1
+        timed.covered_from = NEVER
         members = self._slots.get(slot)
         if members is not None:
             members.pop(timed, None)
@@ -109,11 +110,11 @@ class Deadlines:
                     self.stop()
 
     def _insert(self, timed: Timed, at: float) -> None:
-        if timed.looked_at is not NEVER:
+        if timed.covered_from is not NEVER:
             self._remove(timed)
         # One further slot: the division may round down by a hair.
         slot = int(at / GRANULARITY) + 1
-        timed.looked_at = slot * GRANULARITY
+        timed.covered_from = (slot - 1) * GRANULARITY
         members = self._slots.get(slot)
         if members is None:
             self._slots[slot] = {timed: None}
@@ -142,7 +143,7 @@ class Deadlines:
         due = sorted(slot for slot in self._slots if slot * GRANULARITY <= now)
         for slot in due:
             for timed in self._slots.pop(slot, ()):
-                timed.looked_at = NEVER
+                timed.covered_from = NEVER
                 self._look_at(timed, now)
         # Those put into a later slot may have set the timer past an earlier one.
         if self._slots and (earliest := min(self._slots)) < self._timer_slot:

@@ -39,7 +39,7 @@ class ExchangeRequest(ExchangeEnding):
             assert pool is not None
             self.phase = _WAITING
             timed.deadline = at = env.seconds() + pool.timeouts.first_byte
-            if at < timed.looked_at:
+            if at < timed.covered_from:
                 env.deadlines.look_sooner(timed)
             backend.send_request(head, words)
             return

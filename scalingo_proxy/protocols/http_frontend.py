@@ -271,7 +271,7 @@ class HTTPFrontend(HTTPRequests):
             else:
                 env = self._env
                 self.deadline = at = env.seconds() + env.timeouts.keep_alive
-                if at < self.looked_at:
+                if at < self.covered_from:
                     env.deadlines.look_sooner(self)
             if self._reading_paused:
                 self._resume_reading()

@@ -136,10 +136,10 @@ class Metrics:
         counts = self._apps.get(record.app)
         if counts is None:
             counts = self._series.counts_of(record.app)
-        status = record.status
-        by_code = counts.requests.get(record.listener)
+        status, listener = record.status, record.listener
+        by_code = counts.requests.get(listener)
         if by_code is None:
-            by_code = counts.requests[record.listener] = [0] * len(_CODES)
+            by_code = counts.requests[listener] = [0] * len(_CODES)
         by_code[status // 100 if 100 <= status <= 599 else 0] += 1
         counts.bytes_in += record.bytes_in
         counts.bytes_out += record.bytes_out
@@ -152,20 +152,21 @@ class Metrics:
             bucket = bisect_left(DURATION_BOUNDS, seconds)
             counts.durations[bucket] += 1
             counts.seconds += seconds
-            durations, sums = self._durations, self._duration_sums
-            listener = record.listener
-            if listener not in durations:
-                durations[listener] = [0] * (len(DURATION_BOUNDS) + 1)
-                sums[listener] = 0.0
-            durations[listener][bucket] += 1
-            sums[listener] += seconds
+            durations = self._durations.get(listener)
+            if durations is None:
+                durations = self._durations[listener] = [0] * (len(DURATION_BOUNDS) + 1)
+                self._duration_sums[listener] = 0.0
+            durations[bucket] += 1
+            self._duration_sums[listener] += seconds
         if record.connect_seconds:
             self._connects[bisect_left(DURATION_BOUNDS, record.connect_seconds)] += 1
             self._connect_seconds += record.connect_seconds
         first_byte_at = record.first_byte_at
         if first_byte_at is not None and record.backend:
-            seconds = first_byte_at - record.started_at
-            self._first_bytes[bisect_left(DURATION_BOUNDS, seconds)] += 1
+            if first_byte_at is not end:  # most answers come whole: both are one moment
+                seconds = first_byte_at - record.started_at
+                bucket = bisect_left(DURATION_BOUNDS, seconds)
+            self._first_bytes[bucket] += 1
             self._first_byte_seconds += seconds
         if record.code != "-":
             self._errors[record.code] = self._errors.get(record.code, 0) + 1

@@ -124,6 +124,38 @@ class DeadlinesTests(SynchronousTestCase):
             self.clock.calls.pop(0).func()
         self.assertEqual(len(timed.told), 1)
 
+    def test_spelled_out(self) -> None:
+        """What every request does in place of a call has the effect of the call, whatever the moments."""
+        source = random.Random(5)
+        for start in (0.0, 0.3, 1e5 + 0.7, 3e6):
+            clock = Clock()
+            clock.advance(start)
+            called, spelled = Deadlines(clock), Deadlines(clock)
+            ones, others = [Recorder(clock) for _ in range(5)], [Recorder(clock) for _ in range(5)]
+            for _ in range(600):
+                number = source.randrange(5)
+                at = clock.seconds() + source.choice((0.0, 0.1, 0.2, 0.3, 1.0, source.uniform(0, 2)))
+                called.set(ones[number], at)
+                other = others[number]
+                other.deadline = at
+                if at < other.covered_from:
+                    spelled.look_sooner(other)
+                clock.advance(source.choice((0.0, 0.01, 0.05, 0.3)))
+            self.assertEqual([one.told for one in ones], [other.told for other in others])
+            self.assertGreater(sum(len(one.told) for one in ones), 20)
+
+    def test_moved_a_little(self) -> None:
+        """Whoever is moved within its slot, or later, stays where it is."""
+        moved = []
+        timed = Recorder(self.clock)
+        self.deadlines.set(timed, 5.03)
+        self.patch(self.deadlines, "_insert", lambda timed, at: moved.append(at))
+        for at in (5.031, 5.0999, 5.001, 60.0, 5.0):
+            self.deadlines.set(timed, at)
+        self.assertEqual(moved, [])
+        self.deadlines.set(timed, 4.99)
+        self.assertEqual(moved, [4.99])
+
     def test_like_a_model(self) -> None:
         """Random settings are told as an exact timer would, give or take the granularity."""
         randomness = random.Random(5)
