@@ -7,10 +7,15 @@ frames nor exchanges.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from scalingo_proxy.wire.grammar import Fields
 
 __all__ = ["Incoming", "Outgoing"]
+
+
+#: No chunks yet: a deque takes 0.6 kB, and a response that goes out at once needs none.
+_NONE: Any = ()
 
 
 class Outgoing:
@@ -27,7 +32,7 @@ class Outgoing:
 
     def __init__(self) -> None:
         self.heads: list[Fields] = []
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes] = _NONE
         self._offset = 0
         self.size = 0
         self.ended = False
@@ -37,6 +42,8 @@ class Outgoing:
     def add(self, payload: bytes) -> None:
         """Put *payload* behind what waits."""
         if payload:
+            if self._chunks is _NONE:
+                self._chunks = deque()
             self._chunks.append(payload)
             self.size += len(payload)
 
@@ -75,7 +82,7 @@ class Outgoing:
     def clear(self) -> None:
         """Drop everything: nobody takes it any more."""
         self.heads.clear()
-        self._chunks.clear()
+        self._chunks = _NONE
         self._offset = self.size = 0
         self.trailers = []
         self.ended = True

@@ -227,7 +227,8 @@ class HTTP2Frontend(HTTP2Ending):
         told = head.special.get(b"x-request-id")
         request_id = acceptable_request_id(told) if told else None
         record.request_id = request_id.decode("ascii") if request_id else self.env.request_ids()
-        self._factory.note_fields(record, head)
+        if self._factory.notes_agents:
+            self._factory.note_fields(record, head)
 
     def websocket_key(self) -> bytes:
         """A nonce for a handshake with a backend (RFC 6455 §4.1)."""

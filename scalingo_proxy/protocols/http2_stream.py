@@ -58,19 +58,20 @@ class HTTP2Stream(HTTP2Responder):
     :param state: of the stream, as the connection sees it.
     """
 
+    #: The record of a request of which only the end of the stream is missing.
+    _unstarted: Record | None = None
+    _input_over = False
+    _is_websocket = False
+    _is_tunnel = False
+    _reads_no_more = False
+    _is_over = False
+    _began_at = 0.0
+
     def __init__(self, frontend: HTTP2Frontend, state: StreamState) -> None:
         super().__init__(frontend, state)
         self._frontend = frontend
         self._env = frontend.env
         self._in = Incoming(-1)
-        #: The record of a request of which only the end of the stream is missing.
-        self._unstarted: Record | None = None
-        self._input_over = False
-        self._is_websocket = False
-        self._is_tunnel = False
-        self._reads_no_more = False
-        self._is_over = False
-        self._began_at = 0.0
 
     # -- the request ---------------------------------------------------------
 
@@ -105,7 +106,8 @@ class HTTP2Stream(HTTP2Responder):
             self._env.deadlines.set(self, record.started_at + self._env.timeouts.request_body)
 
     def _start(self, head: RequestHead, record: Record) -> None:
-        self._is_websocket = bool(head.websocket_key)
+        if head.websocket_key:
+            self._is_websocket = True
         if head.framing.kind is not FramingKind.CHUNKED and not self._is_websocket:
             self._in.expected = head.framing.length
             self._input_over = not head.framing.has_body
