@@ -40,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     given = list(sys.argv[1:] if words is None else words)
+    if sys.stdout is None or sys.stderr is None:  # closed, as with ">&-": there is nobody to tell
+        sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     output = Output(sys.stdout, sys.stderr)
     try:
         if given[:1] == ["demo"]:
@@ -49,12 +51,19 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever reads has enough, as in "| head".  The interpreter must not
-        # try to write the rest when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever reads has enough, as in "| head"
         return _DONE
+    except OSError as error:
+        _write_no_more()
+        output.complain(f"cannot write the result: {(error.strerror or str(error)).lower()}")
+        return _REFUSED
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _write_no_more() -> None:
+    """The interpreter must not try to write the rest when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:

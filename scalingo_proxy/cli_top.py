@@ -25,9 +25,12 @@ from scalingo_proxy.cli_output import Output, printable, table_lines
 __all__ = ["add_top_command"]
 
 _HEADS = ("APP", "STATE", "REQ/S", "IN FLIGHT", "QUEUE", "2XX", "4XX", "5XX", "P50", "P95", "BACKENDS UP")
-_NUMBERS = range(2, len(_HEADS))
+_NUMBERS = frozenset(_HEADS[2:])
+#: What a narrow terminal goes without, the first of these first.
+_SPARED = ("QUEUE", "IN FLIGHT", "P50", "2XX", "4XX", "STATE", "P95", "BACKENDS UP", "5XX")
 _BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _ROWS_ONCE = 1000
+_SHORTEST_INTERVAL = 0.05
 
 # Escape sequences of every terminal of today: another screen, no cursor, and back.
 _BEGIN = "\x1b[?1049h\x1b[?25l"
@@ -40,7 +43,7 @@ def top(arguments: argparse.Namespace, client: AdminClient, output: Output) -> N
     """Tell what goes on, once or until somebody presses ``q``."""
     if arguments.json:
         output.document(_ask(arguments, client, arguments.rows or _ROWS_ONCE))
-    elif arguments.once or not (output.is_terminal and sys.stdin.isatty()):
+    elif arguments.once or not (output.is_terminal and sys.stdin.isatty() and _can_draw()):
         told = _ask(arguments, client, arguments.rows or _ROWS_ONCE)
         for line in _summary(told):
             output.line(line)
@@ -73,6 +76,10 @@ def _watch(arguments: argparse.Namespace, client: AdminClient) -> None:
                 arguments.sort = {"n": "name", "r": "rate"}[key]
 
 
+def _can_draw() -> bool:
+    return os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def _screen() -> Iterator[int]:
     """A screen of our own, and keys one by one; everything is as before in the end, whatever happens."""
@@ -100,18 +107,35 @@ def _key_within(keys: int, seconds: float) -> str:
 def _drawn(told: Mapping[str, Any], rates: Sequence[float], note: str, size: os.terminal_size) -> str:
     """One screen full: every line is cut to the width, and nothing of the last one stays."""
     first, *others = _summary(told)
-    lines = [f"{first}  {_sparkline(rates)}", *others]
-    lines += ["", *table_lines(_HEADS, _rows(told), _NUMBERS)]
+    parts = f"{first}  {_sparkline(rates)}".split("  ")
+    while len("  ".join(parts)) > size.columns and len(parts) > 1:
+        del parts[-1]  # half a number is worse than none
+    lines = ["  ".join(parts), *others, "", *_fitting_table(_rows(told), size.columns)]
     lines = lines[: size.lines - 1]
     lines += [""] * (size.lines - 1 - len(lines))
     lines.append(f"q quit  r busiest first  n by name    {told['total']} apps, {note}")
     head = len(others) + 2
+    alarming = _BOLD if os.environ.get("NO_COLOR") else _RED
     drawn = []
     for number, line in enumerate(lines):
         cut = printable(line)[: size.columns]
-        style = _BOLD if number in (0, head) else _RED if 0 < number < head and cut else ""
+        style = _BOLD if number in (0, head) else alarming if 0 < number < head and cut else ""
         drawn.append(f"{style}{cut}{_PLAIN if style else ''}{_CLEAR_LINE}")
     return _HOME + "\n".join(drawn) + _CLEAR_REST
+
+
+def _fitting_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The table without the columns that it has no room for."""
+    heads = list(_HEADS)
+    for spared in ("", *_SPARED):
+        if spared:
+            heads.remove(spared)
+        columns = [_HEADS.index(head) for head in heads]
+        right = [number for number, head in enumerate(heads) if head in _NUMBERS]
+        lines = table_lines(heads, [[row[column] for column in columns] for row in rows], right)
+        if max(map(len, lines)) <= width:
+            break
+    return lines
 
 
 def _summary(told: Mapping[str, Any]) -> list[str]:
@@ -164,6 +188,24 @@ def _ask(arguments: argparse.Namespace, client: AdminClient, rows: int) -> dict[
     return dict(told)
 
 
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not _SHORTEST_INTERVAL <= seconds <= 3600:
+        raise ValueError
+    return seconds
+
+
+def _rows_wanted(text: str) -> int:
+    rows = int(text)
+    if rows < 1:
+        raise ValueError
+    return rows
+
+
+# What argparse calls a value that one of these refuses: "invalid number of seconds value: 'x'".
+_interval.__name__, _rows_wanted.__name__ = "number of seconds", "number of rows"
+
+
 def add_top_command(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``top`` to the *commands* of a parser."""
     watching = commands.add_parser(
@@ -171,13 +213,13 @@ def add_top_command(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="show what goes on, live",
         description="Show the busiest apps and the totals, every second anew, until q or Ctrl-C; "
-        "once where standard output is no terminal.",
+        "once where standard output is no terminal, or a dumb one.",
     )
     watching.add_argument("--once", action="store_true", help="tell it once and end")
     watching.add_argument("--query", "-q", default="", help="only apps with this text in name or domains")
     watching.add_argument("--sort", choices=("rate", "name"), default="rate", help="(default: rate)")
-    watching.add_argument("--rows", type=int, metavar="N", help="so many apps (default: what fits)")
+    watching.add_argument("--rows", type=_rows_wanted, metavar="N", help="so many apps (default: what fits)")
     watching.add_argument(
-        "--interval", type=float, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
+        "--interval", type=_interval, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
     )
     watching.set_defaults(command=top, needs_proxy=True)

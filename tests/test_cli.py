@@ -499,6 +499,25 @@ class OutputTests(SynchronousTestCase):
         Output(out, out).table(["A", "B"], [["\x1b", "x"], ["bb", ""]])
         self.assertEqual("A     B\n\\x1b  x\nbb\n", out.getvalue())
 
+    def test_nowhere_to_write(self) -> None:
+        """A full disk is told in a sentence; a closed output keeps no command from what it does."""
+        code = "import sys; from scalingo_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+        good = self.mktemp()
+        with open(good, "w") as file:
+            file.write('[[listen]]\nprotocol = "http"\nendpoint = "8080"\n')
+        command = [sys.executable, "-c", code, "check", "--json", good]
+        if os.path.exists("/dev/full"):
+            with open("/dev/full", "w") as full:
+                ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+            self.assertEqual(
+                (1, b"cannot write the result: no space left on device\n"), (ran.returncode, ran.stderr)
+            )
+        for closed in (">&-", ">&- 2>&-"):
+            shell = subprocess.run(
+                ["sh", "-c", f'exec "$@" {closed}', "sh", *command], stderr=subprocess.PIPE, check=False
+            )
+            self.assertEqual((0, b""), (shell.returncode, shell.stderr))
+
     def test_a_reader_that_has_enough(self) -> None:
         """``| head`` is no error."""
         code = "import sys; from scalingo_proxy.cli import main; sys.exit(main(['check', 'no-such']))"

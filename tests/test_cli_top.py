@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from typing import Any
 
@@ -104,15 +107,44 @@ class TopTests(AppsCase):
             self.assertTrue(drawn.endswith("\x1b[?25h\x1b[?1049l"), drawn[-80:])
             self.assertEqual(status, 0 if key == b"q" else 130)
 
-    def at_a_terminal(self, key: bytes) -> tuple[str, int]:
+    async def test_narrow(self) -> None:
+        """Where there is no room for a column it is left out whole, and so are totals."""
+        drawn, _ = await deferToThread(self.at_a_terminal, b"q", columns=45)
+        lines = drawn.split("\x1b[H")[-1].replace("\x1b[K", "").split("\r\n")
+        self.assertRegex(lines[0], r"5xx/s  p50 -  p95 -  p99 -\x1b\[0m$")
+        self.assertIn("\x1b[1mAPP    STATE    REQ/S  5XX  P95  BACKENDS UP\x1b[0m", lines)
+        self.assertIn("filed  running    0.0    0    -          2/2", lines)
+
+    async def test_without_colours(self) -> None:
+        """NO_COLOR is heeded; a terminal that cannot draw gets the table once, in plain text."""
+        self.world.alarms.append(Alarm("look at this"))
+        coloured, _ = await deferToThread(self.at_a_terminal, b"q", NO_COLOR="")
+        self.assertIn("\x1b[31malarm: look at this", coloured)
+        drawn, _ = await deferToThread(self.at_a_terminal, b"q", NO_COLOR="1")
+        self.assertIn("\x1b[1malarm: look at this", drawn)
+        self.assertNotIn("\x1b[3", drawn)
+        told, status = await deferToThread(self.at_a_terminal, b"q", TERM="dumb")
+        self.assertNotIn("\x1b", told)
+        self.assertEqual((status, told.count("filed")), (0, 1))
+
+    async def test_numbers_that_make_no_sense(self) -> None:
+        """They are wrong usage: nobody should ask a proxy without a pause."""
+        for words in (("--interval", "0"), ("--interval", "x"), ("--rows", "0"), ("--rows", "-3")):
+            run = await self.command("top", *words)
+            self.assertEqual(2, run.status, words)
+            self.assertIn("invalid number of", run.err)
+
+    def at_a_terminal(self, key: bytes, columns: int = 80, **environment: str) -> tuple[str, int]:
         """Run it at a pseudo-terminal, press *key* after three screens, and give what it drew."""
         ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1", "TERM": "xterm"}
         process = subprocess.Popen(
             [sys.executable, "-m", "scalingo_proxy", "top", "--interval", "0.05"],
             stdin=its,
             stdout=its,
             stderr=its,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"},
+            env={**os.environ, "NO_COLOR": "", **own, **environment},
             start_new_session=True,
             preexec_fn=_take_terminal,
         )
