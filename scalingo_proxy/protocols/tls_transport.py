@@ -39,6 +39,9 @@ _EMPTY_BYTES = 65536
 #: Records that are handed to the transport at once.
 _RECORDS_AT_ONCE = 4
 
+# What OpenSSL's buffers have held once they keep as long as the connection lives.
+_RECEIVED_AT_ONCE = 16384
+
 _RECORD_HEADER_BYTES = 5
 
 #: Whose stream ends without a ``close_notify`` has lost its connection.
@@ -106,6 +109,13 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
+        if len(data) <= _RECEIVED_AT_ONCE:
+            self._receive(data)
+        else:
+            for start in range(0, len(data), _RECEIVED_AT_ONCE):
+                self._receive(data[start : start + _RECEIVED_AT_ONCE])
+
+    def _receive(self, data: bytes) -> None:
         if self._is_over:
             self._lingered += len(data)
             if self._lingered > _LINGER_BYTES:
@@ -213,23 +223,40 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             return
         if type(data) is not bytes:
             data = bytes(data)
-        engine, length = self._engine, len(data)
-        written = 0
+        if len(data) > RECORD_BYTES:
+            self._write_much(data)
+            return
         try:
-            if length <= RECORD_BYTES:
-                engine.write(data)
-                written = length
-            while written < length:
-                engine.write(data[written : written + RECORD_BYTES])
-                written += RECORD_BYTES
-                if not written % (_RECORDS_AT_ONCE * RECORD_BYTES):
-                    self._flushSendBIO()
+            self._engine.write(data)
         except SSL.WantReadError:
-            self._bufferedWrite(data[written:])  # type: ignore[no-untyped-call]
+            self._bufferedWrite(data)  # type: ignore[no-untyped-call]
         except SSL.Error:
             self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
             return
         self._flushSendBIO()
+
+    def _write_much(self, data: bytes) -> None:
+        """Several records, taken out of OpenSSL one by one and sent a few at a time."""
+        records: list[bytes] = []
+        failure = None
+        try:
+            for start in range(0, len(data), RECORD_BYTES):
+                rest = start
+                self._engine.write(data[start : start + RECORD_BYTES])
+                records.append(self._engine.outgoing())
+                if len(records) == _RECORDS_AT_ONCE:
+                    self.transport.write(b"".join(records))
+                    records.clear()
+        except SSL.WantReadError:
+            self._bufferedWrite(data[rest:])  # type: ignore[no-untyped-call]
+            records.append(self._engine.outgoing())
+        except SSL.Error:
+            failure = Failure()  # type: ignore[no-untyped-call]
+        words = b"".join(records)
+        if words:
+            self.transport.write(words)
+        if failure is not None:
+            self._tlsShutdownFinished(failure)
 
     def loseWriteConnection(self) -> None:
         """Send ``close_notify`` behind what is written, and go on reading."""

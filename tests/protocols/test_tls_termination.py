@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestTimeout
 from scalingo_proxy.protocols.tls_contexts import server_context
+from scalingo_proxy.protocols.tls_engine import RECORD_BYTES
 from scalingo_proxy.protocols.tls_termination import terminate
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PushRecorder, Recorder
 from scalingo_proxy.testing.transports import connected_pair
@@ -326,6 +327,57 @@ class TransportTests(TerminationCase):
         self.settle()
         self.assertEqual((client.received, self.inner.received), (b"one " + LONG, b"next"))
         self.assertEqual(producer.calls[-1], "resume")
+
+    def test_writing_fails(self) -> None:
+        """What was written before OpenSSL gave up arrives, and the connection ends."""
+        client = self.connect()
+        engine, left = self.tls._engine, 5
+
+        class Failing:
+            """Fails with the sixth record."""
+
+            receive, read, outgoing, end = engine.receive, engine.read, engine.outgoing, engine.end
+
+            def write(self, data: bytes) -> None:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise SSL.Error([("SSL routines", "", "internal error")])
+                engine.write(data)
+
+        self.tls._engine = Failing()
+        self.inner.transport.write(LONG)
+        self.settle(5.0)
+        self.assertEqual(client.received, LONG[: 5 * RECORD_BYTES])
+        self.assertEqual(self.inner.ended_with, SSL.Error)
+        self.assertFalse(client.saw_end)
+
+    def test_buffers(self) -> None:
+        """OpenSSL is handed no more at once than it shall keep room for, in either direction."""
+        client = self.connect()
+        engine = self.tls._engine
+        sizes: list[int] = []
+
+        class Watched:
+            """Notes how much goes in and out."""
+
+            read, write, end = engine.read, engine.write, engine.end
+
+            def receive(self, data: bytes) -> None:
+                sizes.append(len(data))
+                engine.receive(data)
+
+            def outgoing(self) -> bytes:
+                data = engine.outgoing()
+                sizes.append(len(data))
+                return data
+
+        self.tls._engine = Watched()
+        self.inner.transport.write(LONG)
+        client.send(LONG)
+        self.settle()
+        self.assertEqual((len(self.inner.received), len(client.received)), (len(LONG), len(LONG)))
+        self.assertLess(max(sizes), RECORD_BYTES + 256)
 
     def test_back_pressure(self) -> None:
         """A client that does not read pauses the producer, and resumes it."""
