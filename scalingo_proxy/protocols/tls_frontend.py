@@ -25,6 +25,7 @@ from scalingo_proxy.errors import (
     DrainTimeout,
     InternalError,
     ProxyError,
+    QueueFull,
     QueueTimeout,
     RequestTimeout,
     ResolverUnavailable,
@@ -383,8 +384,8 @@ class TLSFrontend(Protocol, Timed):
             self.transport.abortConnection()
 
     def idle_since(self) -> float | None:
-        """Since when a hello, or the rest of a handshake, is waited for."""
-        if self._doing is _Doing.HELLO:
+        """Since when a hello, a turn, or the rest of a handshake is waited for."""
+        if self._doing is _Doing.HELLO or self._doing is _Doing.WAITING:
             return self.record.started_at
         is_handshake = self._doing is _Doing.HANDED_OVER and not isinstance(self._owner, Passthrough)
         return self._began_at + HANDSHAKE_SECONDS if is_handshake else None
@@ -398,7 +399,10 @@ class TLSFrontend(Protocol, Timed):
         if self._owner is not None:
             self._owner.deadline_reached()  # its handshake has taken too long
             return
-        self._end(RequestTimeout("the hello was not there when room was needed"))
+        if self._doing is _Doing.WAITING:  # in a crowd, then: others have their turn sooner
+            self._end(QueueFull("the TLS handshake had had no turn when room was needed"))
+        else:
+            self._end(RequestTimeout("the hello was not there when room was needed"))
         self.transport.abortConnection()
 
     def drain(self) -> None:

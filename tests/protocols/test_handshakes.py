@@ -299,6 +299,22 @@ class WaitingTests(WorldTestCase):
         self.assertEqual(self.codes(world), ["queue-timeout"])
         self.assertEqual(world.factory.env.handshakes.waiting, 0)
 
+    def test_waiting_makes_room(self) -> None:
+        """Where all places are taken, those who wait for a turn give theirs to who comes."""
+        world = self.start(limits=Limits(client_connections=3))
+        self.make_busy(world)
+        crowd = [world.client("192.0.2.1").send(self.hello) for _ in range(3)]
+        world.advance(0.2)
+        early = world.client("192.0.2.2")
+        world.settle()
+        self.assertTrue(early.is_over)
+        world.advance(0.1)
+        other = world.client("192.0.2.2")
+        world.settle()
+        self.assertEqual([client.is_over for client in (*crowd, other)], [True, True, True, False])
+        self.assertEqual(self.codes(world), ["queue-full"] * 4)
+        self.assertEqual(world.factory.env.handshakes.waiting, 0)
+
     def test_leaving(self) -> None:
         """Whoever leaves while waiting, in order or not, is no longer waited for."""
         world = self.start()
