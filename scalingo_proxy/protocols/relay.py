@@ -141,7 +141,7 @@ class RelayEnd:
         self._is_closing = True
         transport = self.transport
         transport.unregisterProducer()
-        if not self._read_eof and not isinstance(transport, Eager):
+        if not isinstance(transport, Eager):
             # A reader that was paused would never see the end come.
             transport.resumeProducing()
         transport.loseConnection()

@@ -28,6 +28,7 @@ from scalingo_proxy.routing.networks import plain_address
 from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
+from scalingo_proxy.wire.client_hello import ClientHelloReader
 from scalingo_proxy.wire.grammar import parse_fields
 from scalingo_proxy.wire.http1_exchange import Side
 from scalingo_proxy.wire.http1_forwarding import (
@@ -37,6 +38,7 @@ from scalingo_proxy.wire.http1_forwarding import (
 )
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
+from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
 from tests.benchmarks.http2_cost import of_http2
 from tests.benchmarks.world import BROWSER_HEADERS
@@ -58,6 +60,13 @@ class _Plain(enum.Enum):
 
 
 def pure() -> Iterator[str]:
+    hello = hello_to("app.example")
+
+    def in_two_pieces() -> object:
+        reader = ClientHelloReader()
+        return reader.receive(hello[:1]) or reader.receive(hello[1:])
+
+    yield compare("a hello read in one go", in_two_pieces, lambda: ClientHelloReader().receive(hello), 2000)
     fields = [(name.encode(), value.encode()) for name, value in BROWSER_HEADERS.items()]
     section = b"".join(b"%b: %b\r\n" % field for field in fields)
     yield compare(
@@ -205,7 +214,7 @@ class _Asking(Protocol):
         self._done()
 
 
-def conversations(reactor: Any, network: Any, messages: int, times: int) -> float:
+def conversations(reactor: Any, network: Any, messages: int, times: int, dials: bool = False) -> float:
     """CPU time of so many connections, one after another, each with so many messages; both ends are here."""
     factory = Factory()
     factory.noisy = False
@@ -217,6 +226,9 @@ def conversations(reactor: Any, network: Any, messages: int, times: int) -> floa
         left[0] -= 1
         if left[0] < 0:
             reactor.crash()
+            return
+        if dials:
+            network.dial("127.0.0.1", port.getHost().port, _Asking(messages, next_one), 5.0, print)
             return
         client = ClientFactory()
         client.noisy = False
@@ -242,17 +254,19 @@ def of_the_reactor() -> Iterator[str]:
         "twisted": (reactor, own_turn),
         "eager": (eager(reactor), own_turn),
         "short": (eager(reactor), short_turn),
+        "dialled": (eager(reactor), short_turn),
     }
     costs: dict[tuple[str, int], float] = {}
     for messages, times in ((2000, 1), (1, 300)):
         for _ in range(TURNS):
             for name, (network, turn) in ways.items():
                 reactor.doIteration = turn
-                cost = conversations(reactor, network, messages, times)
+                cost = conversations(reactor, network, messages, times, name == "dialled")
                 costs[name, messages] = min(cost, costs.get((name, messages), 1e9))
     yield line("an echoed message: writing at once", costs["twisted", 2000], costs["eager", 2000])
     yield line("the same: turns without the log's context, too", costs["eager", 2000], costs["short", 2000])
     yield line("a connection with one message, both ends", costs["twisted", 1], costs["short", 1])
+    yield line("the same: dialled instead of given to a connector", costs["short", 1], costs["dialled", 1])
 
 
 def main() -> None:
