@@ -126,7 +126,7 @@ class TLSFrontend(Protocol, Timed):
         elif self._doing is _Doing.RESOLVING:
             self._has_ended = True  # a tunnel can go on with that
         else:
-            self._end(ClientClosed())
+            self._end(ClientClosed("the client left before its handshake began"))
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
@@ -137,7 +137,7 @@ class TLSFrontend(Protocol, Timed):
         if self._owner is not None:
             self._owner.connectionLost(reason)
         else:
-            self._end(ClientClosed())
+            self._end(ClientClosed("the client left before its handshake began"))
             self.closed()
 
     # -- the hello -----------------------------------------------------------

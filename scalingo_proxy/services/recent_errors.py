@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from scalingo_proxy.errors import ClientClosed
 from scalingo_proxy.model import Record
 
 __all__ = ["ALL_KEPT", "APPS_KEPT", "APP_KEPT", "PATH_CHARACTERS", "RecentError", "RecentErrors"]
@@ -53,7 +54,9 @@ class RecentErrors:
         self._by_app: OrderedDict[str, deque[RecentError]] = OrderedDict()
 
     def add(self, record: Record) -> None:
-        """Keep what there is to tell of *record*."""
+        """Keep what there is to tell of *record*; that somebody left before it had asked is no error."""
+        if record.method == "-" and record.code == ClientClosed.code and not record.app:
+            return
         error = RecentError(
             record.wall_time,
             record.request_id,

@@ -197,6 +197,14 @@ class ErrorsTests(TrafficCase):
         )
         self.assertEqual([error.request_id for error in self.traffic.errors.latest("hello")], ["by-backend"])
 
+    def test_who_left_early(self) -> None:
+        """Scanners that go before they have asked would hide what matters; who waited and left would not."""
+        early = {"status": 499, "code": "client-closed", "app": "", "method": "-"}
+        self.finish(**early, request_id="early")  # type: ignore[arg-type]
+        self.finish(status=499, code="client-closed", request_id="late")
+        self.finish(status=503, code="queue-full", app="", method="-", request_id="no-room")
+        self.assertEqual([error.request_id for error in self.traffic.errors.latest()], ["no-room", "late"])
+
     def test_without_the_query(self) -> None:
         """A query may hold a secret, and a path may be long."""
         self.finish(status=502, code="connect-failed", path="/reset?token=secret")
