@@ -69,6 +69,7 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
     wrappedProtocol: Any
 
     is_late = False
+    _engine: Any = None
     _empty_bytes = 0
     _lingered = 0
     _reading_is_over = False
@@ -89,11 +90,12 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
     @property
     def engine(self) -> Engine:
         """What OpenSSL knows of it, while it is connected."""
-        return self._engine
+        engine: Engine = self._engine
+        return engine
 
     @property
     def negotiatedProtocol(self) -> bytes | None:
-        alpn = self._engine.alpn
+        alpn = self._engine.alpn if self._engine is not None else None
         return alpn.encode("ascii") if alpn is not None else None
 
     def getHandle(self) -> Any:
@@ -237,19 +239,18 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
 
     def _write_much(self, data: bytes) -> None:
         """Several records, taken out of OpenSSL one by one and sent a few at a time."""
-        records: list[bytes] = []
-        failure = None
+        engine, records, failure = self._engine, [], None
         try:
             for start in range(0, len(data), RECORD_BYTES):
                 rest = start
-                self._engine.write(data[start : start + RECORD_BYTES])
-                records.append(self._engine.outgoing())
+                engine.write(data[start : start + RECORD_BYTES])
+                records.append(engine.outgoing())
                 if len(records) == _RECORDS_AT_ONCE:
                     self.transport.write(b"".join(records))
                     records.clear()
         except SSL.WantReadError:
             self._bufferedWrite(data[rest:])  # type: ignore[no-untyped-call]
-            records.append(self._engine.outgoing())
+            records.append(engine.outgoing())
         except SSL.Error:
             failure = Failure()  # type: ignore[no-untyped-call]
         words = b"".join(records)

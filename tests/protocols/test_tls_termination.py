@@ -136,6 +136,15 @@ class HandshakeTests(TerminationCase):
                 (client.tls.selected_alpn_protocol(), self.negotiated[-1][1]), (chosen, chosen)
             )
 
+    def test_alpn_is_told(self) -> None:
+        """The transport tells it as Twisted's does, and nothing when the connection is lost."""
+        client = self.connect(client_context("h2"))
+        transport = self.inner.transport
+        self.assertEqual(transport.negotiatedProtocol, b"h2")
+        client.transport.abortConnection()
+        self.settle()
+        self.assertEqual(transport.negotiatedProtocol, None)
+
     def test_alpn_without_h2(self) -> None:
         """Where HTTP/2 is off, it is not chosen."""
         self.context = server_context(A, (b"http/1.1",))
@@ -279,6 +288,7 @@ class TransportTests(TerminationCase):
         self.assertEqual(transport.getPeer(), self.near.getPeer())
         self.assertEqual(transport.getHost(), self.near.getHost())
         self.assertEqual(transport.negotiatedProtocol, None)
+        self.assertEqual(transport.getPeerCertificate(), None)
         transport.setTcpNoDelay(True)
         self.assertTrue(self.near.getTcpNoDelay())
 
