@@ -33,6 +33,9 @@ def changing(names: str) -> re.Pattern[bytes]:
     return re.compile(rb"\n((?:" + words.encode("ascii") + rb"): )([^\x00- \x7f][^\r]*+)(?<! )\r")
 
 
+#: Each costs more memory than its bytes.
+_MOST_BLANKS = 50
+
 #: HTAB and LF among them, so that no blank is left at an end, and no line in a value.
 _CONTROLS = bytes(range(32)) + b"\x7f"
 
@@ -42,12 +45,12 @@ def leave_blank(names: re.Pattern[bytes], head: bytes) -> tuple[Key, Sequence[by
 
     No two heads leave the same, unless they differ in those values only.
 
-    :return: an empty key, if a value holds what has to be looked at.
+    :return: an empty key, if a value holds what has to be looked at, or there are very many.
     """
     parts = names.split(head)
     values = parts[2::3]
     told = b"".join(values)
-    if len(told.translate(None, _CONTROLS)) != len(told):
+    if len(told.translate(None, _CONTROLS)) != len(told) or len(values) > _MOST_BLANKS:
         return (), ()
     del parts[2::3]
     return tuple(parts), values

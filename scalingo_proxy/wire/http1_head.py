@@ -15,7 +15,15 @@ from scalingo_proxy.wire.grammar import NEVER_IN_A_HEAD, FramingError
 from scalingo_proxy.wire.head_forms import Form
 from scalingo_proxy.wire.http1_body import NO_BODY
 
-__all__ = ["RequestHead", "ResponseHead", "head_end", "join_lines", "parse_length", "rewrite_field"]
+__all__ = [
+    "RequestHead",
+    "ResponseHead",
+    "head_end",
+    "join_lines",
+    "parse_length",
+    "plain_length",
+    "rewrite_field",
+]
 
 #: Fields in order and case, that nobody can change.
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -91,6 +99,7 @@ class RequestHead:
         head._fields, head._filled, head.lines = self._fields, self._filled, self.lines
         head.special = self.special
         head.host = self.host
+        head.framing = self.framing
         head.keep_alive = self.keep_alive
         return head
 
@@ -219,3 +228,10 @@ def parse_length(value: bytes) -> int | None:
         return None
     digits = value.lstrip(b"0") or b"0"
     return int(digits) if len(digits) <= MAX_LENGTH_DIGITS else ENDLESS
+
+
+def plain_length(value: bytes) -> int | None:
+    """A Content-Length that is written as we would write it; None: any other, valid or not."""
+    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS or (value[0] == 48 and value != b"0"):  # 48: "0"
+        return None
+    return int(value)

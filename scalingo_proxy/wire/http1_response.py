@@ -11,11 +11,11 @@ from scalingo_proxy.wire.head_forms import Form, Key, changing, leave_blank
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
 from scalingo_proxy.wire.http1_head import (
     ENDLESS,
-    MAX_LENGTH_DIGITS,
     MOST_KNOWN_FIELDS,
     USUAL_CONNECTION,
     ResponseHead,
     parse_length,
+    plain_length,
     rewrite_field,
 )
 from scalingo_proxy.wire.repeated import Repeated
@@ -62,10 +62,14 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
             # In nearly all others only a few values are new: 5 to 9 µs less.
             key, values = leave_blank(_CHANGING, block)
             known = _recent_form(key) or _forms.find_older(key)
-            if known is not None and (head := known.head(values)) is not None:
-                _forms.misses = 0
-                _learn_block(block, head)
-                return head
+            if known is not None:
+                key = ()
+                filled = known.head(values)
+                if filled is not None:
+                    _forms.misses = 0
+                    _learn_block(block, filled)
+                    return filled
+                _forms.misses += 1
     match = _STATUS_LINE.match(block)
     if match is None:
         raise BadResponse("the backend sent a malformed status line")
@@ -92,10 +96,8 @@ def parse_response_head(block: bytes, method: bytes) -> ResponseHead:
             kept.append(field)
     head.fields = kept
     _decide_response(head, special, method)
-    if key and head.status >= 200 and len(kept) <= MOST_KNOWN_FIELDS and _forms.is_second(key):
-        known = KnownResponse(head, key)
-        if known.is_exact:
-            _forms.keep(key, known)
+    if key and _forms.is_second(key):
+        _forms.keep(key, KnownResponse(head, key))  # one that is not exact, too: it need not be made again
     return head
 
 
@@ -120,27 +122,32 @@ class KnownResponse:
     )
 
     def __init__(self, head: ResponseHead, key: Key) -> None:
-        self.form = Form(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields, key)
+        self.form = Form(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields[:MOST_KNOWN_FIELDS], key)
         self._status, self._reason, self._version = head.status, head.reason, head.version
         self._keep_alive = head.keep_alive
         self._framing = head.framing
         self._has_body = head.framing.kind is _LENGTH
         names = [name.lower() for name in self.form.names]
         self._length_at = names.index(b"content-length") if b"content-length" in names else -1
-        # Of a 204 the length says more: whether what follows can be trusted.
-        self.is_exact = self.form.is_exact and not (head.status == 204 and self._length_at >= 0)
+        self.is_exact = (
+            head.status >= 200
+            and len(head.fields) <= MOST_KNOWN_FIELDS
+            and self.form.is_exact
+            # Of a 204 the length says more: whether what follows can be trusted.
+            and not (head.status == 204 and self._length_at >= 0)
+        )
 
     def head(self, values: Sequence[bytes]) -> ResponseHead | None:
-        """The head with *values*; None: its length is for others to judge."""
+        """The head with *values*; None: that is for others to judge."""
+        if not self.is_exact:
+            return None
         framing = self._framing
         if self._length_at >= 0:
-            length = values[self._length_at]
-            if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-                return None
-            if length[0] == 48 and length != b"0":  # 48: "0"
+            length = plain_length(values[self._length_at])
+            if length is None:
                 return None
             if self._has_body:
-                framing = Framing(_LENGTH, int(length))
+                framing = Framing(_LENGTH, length)
         head = ResponseHead(self._status, self._reason, self._version)
         head.keep_alive = self._keep_alive
         head.framing = framing
@@ -153,7 +160,7 @@ def _learn_block(block: bytes, head: ResponseHead) -> None:
         _blocks.keep(block, head.again())
 
 
-_forms: Repeated[Key, KnownResponse] = Repeated(most=512)
+_forms: Repeated[Key, KnownResponse] = Repeated(most=256)
 _recent_form = _forms.recent.get
 #: A second later they are of no use any more.
 _blocks: Repeated[bytes, ResponseHead] = Repeated(most=64)

@@ -108,7 +108,7 @@ def http2_request_head(
     else:
         head.framing = _framing(head, ended)
         _decide_expect(head)
-        if rest and _lists.is_second(rest) and is_told_by_section(head):
+        if rest and head.framing is NO_BODY and _lists.is_second(rest) and is_told_by_section(head):
             known = _KnownList(head, regular)
             if known.head_bytes <= _LONGEST:
                 _lists.keep(rest, known)

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from scalingo_proxy.wire.head_forms import Form, Key, changing, leave_blank
 from scalingo_proxy.wire.host import parse_authority
-from scalingo_proxy.wire.http1_body import NO_BODY
-from scalingo_proxy.wire.http1_head import MOST_KNOWN_FIELDS, RequestHead, join_lines
+from scalingo_proxy.wire.http1_body import Framing, FramingKind
+from scalingo_proxy.wire.http1_head import MOST_KNOWN_FIELDS, RequestHead, join_lines, plain_length
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
@@ -26,15 +26,21 @@ __all__ = [
     "recent_section",
 ]
 
+_LENGTH = FramingKind.LENGTH
+
 #: Longer sections are not kept whole, and longer ones still not looked at.
 LONGEST_SECTION = 2048
 _LONGEST_FORM = 6144
 
-#: What is another value in each request, or for each client, and yet decides nothing but the host.
-#: Each costs 0.3 µs: what has few values, such as Accept-Language, stays on the form.
+#: What is another value in each request, or for each client, and yet decides nothing but the host
+#: and the length.  Each that is there costs 0.3 µs: what has few values, such as Accept-Language,
+#: stays on the form.
 _CHANGING = changing(
-    "Host User-Agent Accept Cookie Referer If-None-Match If-Modified-Since Authorization "
-    "X-Forwarded-For X-Request-ID"
+    "Host User-Agent Accept Cookie Referer Origin If-None-Match If-Modified-Since Range Authorization "
+    "Content-Length X-CSRF-Token Traceparent "
+    # Of proxies in front of us.
+    "X-Forwarded-For X-Real-IP X-Request-ID X-Request-Start "
+    "X-Amzn-Trace-Id CF-Ray CF-Connecting-IP CF-IPCountry"
 )
 
 #: With these more is decided than the section tells.
@@ -57,45 +63,56 @@ class KnownSection:
 
 
 class KnownForm:
-    """What a header section means, whatever is filled in; only the host is looked at each time.
+    """What a header section means, whatever is filled in; only host and length are looked at each time.
 
-    :ivar form: what is relayed of it.
-    :ivar is_exact: the form is, and each special value is either always the same or filled in.
+    :ivar is_exact: whether that is so: the form is exact, and each special value
+        is either always the same or filled in.
     """
 
-    __slots__ = ("_host_at", "_keep_alive", "_special", "_special_at", "form", "is_exact")
+    __slots__ = ("_framing", "_keep_alive", "_length_at", "_special", "_special_at", "form", "is_exact")
 
     def __init__(self, head: RequestHead, key: Key) -> None:
-        self.form = Form(b"", head.fields, key)
+        self.form = Form(b"", head.fields[:MOST_KNOWN_FIELDS], key)
         self._keep_alive = head.keep_alive
+        self._framing = head.framing
         names = [name.lower() for name in self.form.names]
-        self._host_at = names.index(b"host") if b"host" in names else -1
+        self._length_at = names.index(b"content-length") if b"content-length" in names else -1
         self._special_at = [(name, place) for place, name in enumerate(names) if name in head.special]
         self._special = {name: () if name in names else values for name, values in head.special.items()}
         # One blank for each value of such a name; two of them are too rare to be told apart here.
-        self.is_exact = self.form.is_exact and all(
-            names.count(name) == len(head.special[name]) == 1 for name, _ in self._special_at
+        self.is_exact = (
+            is_told_by_section(head)
+            and self.form.is_exact
+            and all(names.count(name) == len(head.special[name]) == 1 for name, _ in self._special_at)
         )
 
-    def head(self, method: bytes, target: bytes, values: Sequence[bytes]) -> RequestHead:
-        """The head of a request with *values* in its section.
+    def head(self, method: bytes, target: bytes, values: Sequence[bytes]) -> RequestHead | None:
+        """The head of a request with *values* in its section; None: that is for others to judge.
 
         :raises BadRequest: for its host.
         """
+        if not self.is_exact:
+            return None
+        framing = self._framing
+        if self._length_at >= 0:
+            length = plain_length(values[self._length_at])
+            if length is None:
+                return None
+            framing = Framing(_LENGTH, length)
         head = RequestHead(method, target, 1)
         head.fill_in(self.form, values)
         special = self._special.copy()
         for name, place in self._special_at:
             special[name] = (values[place],)
         head.special = special
-        authority = values[self._host_at] if self._host_at >= 0 else special[b"host"][0]
-        head.host = parse_authority(authority)
+        head.host = parse_authority(special[b"host"][0])
+        head.framing = framing
         head.keep_alive = self._keep_alive
         return head
 
 
 _sections: Repeated[bytes, KnownSection] = Repeated(most=512)
-_forms: Repeated[Key, KnownForm] = Repeated(most=512)
+_forms: Repeated[Key, KnownForm] = Repeated(most=256)
 
 #: What is known of a section, if it came in the last minute.
 recent_section = _sections.recent.get
@@ -115,37 +132,29 @@ def find_request(method: bytes, target: bytes, section: bytes) -> tuple[RequestH
     form = _forms.recent.get(key) or _forms.find_older(key)
     if form is None:
         return None, key
-    _forms.misses = 0
     head = form.head(method, target, values)
-    _learn_section(section, head)
-    return head, key
+    if head is None:
+        _forms.misses += 1
+        return None, ()
+    _forms.misses = 0
+    if len(section) <= LONGEST_SECTION and _sections.is_second(section):
+        _sections.keep(section, KnownSection(head))
+    return head, ()
 
 
 def is_told_by_section(head: RequestHead) -> bool:
     """Whether the section would mean the same behind the line of any other request for a path in HTTP/1.1.
 
-    With a body, an expectation or an upgrade, the method has a say.
+    With an expectation or an upgrade, the method and the body have a say.
     """
-    return (
-        head.framing is NO_BODY
-        and _DECIDE_MORE.isdisjoint(head.special)
-        and len(head.fields) <= MOST_KNOWN_FIELDS
-    )
+    return _DECIDE_MORE.isdisjoint(head.special) and len(head.fields) <= MOST_KNOWN_FIELDS
 
 
 def learn_request(section: bytes, key: Key, head: RequestHead) -> None:
     """Know the *section* of *head* when it comes again, if it would mean the same then."""
-    if not is_told_by_section(head):
-        return
     if key and _forms.is_second(key):
-        form = KnownForm(head, key)
-        if form.is_exact:
-            _forms.keep(key, form)
-    _learn_section(section, head)
-
-
-def _learn_section(section: bytes, head: RequestHead) -> None:
-    if len(section) <= LONGEST_SECTION and _sections.is_second(section):
+        _forms.keep(key, KnownForm(head, key))  # one that is not exact, too: it need not be made again
+    if len(section) <= LONGEST_SECTION and _sections.is_second(section) and is_told_by_section(head):
         _sections.keep(section, KnownSection(head))
 
 

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire import http1_response, known_requests, repeated
+from scalingo_proxy.wire.http1_body import Framing, FramingKind
 from scalingo_proxy.wire.http1_forwarding import (
     ClientIdentity,
     informational_head,
@@ -69,6 +70,10 @@ def told(block: bytes, limits: Limits) -> Any:
     return seen
 
 
+def told_words(head: RequestHead) -> bytes:
+    return request_head_for_backend(head, IDENTITIES[0], b"0" * 32, 1.0)
+
+
 def sections(streams: Iterable[bytes]) -> list[bytes]:
     """The header section behind each first line, each with the empty line that ends it."""
     found = []
@@ -95,7 +100,9 @@ REQUEST_CHANGES = [
     (b"Connection: ", [b"close", b"keep-alive", b"Cookie", b"close, Host, X-Forwarded-For", b"upgrade"]),
     (b"Upgrade: ", [b"websocket"]),
     (b"Expect: ", [b"100-continue"]),
-    (b"Content-Length: ", [b"0", b"5"]),
+    (b"Content-Length: ", [b"0", b"5", b"17", b"007", b"5 ", b"+5", b"", b"9" * 18, b"9" * 19]),
+    (b"content-length: ", [b"3"]),
+    (b"Transfer-Encoding: ", [b"chunked", b"Chunked", b"gzip"]),
     (b"TE: ", [b"trailers"]),
     (b"X-Scalingo-Error: ", [b"x"]),
     (b"Accept: ", [b"*/*", b"100%"]),
@@ -163,6 +170,26 @@ class KnownRequestsTests(SynchronousTestCase):
             self.assertEqual(head.host, f"{number}.test")
             self.assertEqual(head.special, {b"host": (told + b".test",), b"x-forwarded-for": (told,)})
             self.assertEqual(head.fields, ((b"Host", told + b".test"), (b"A", b"b"), (b"Cookie", told)))
+
+    def test_twice(self) -> None:
+        """Two fields of a name that decides something are told apart; that the form is no good is known."""
+        for _ in range(4):
+            block = b"GET / HTTP/1.1\r\nHost: app.test\r\nX-Forwarded-For: a\r\nX-Forwarded-For: b\r\n\r\n"
+            head = parse_request_head(block, Limits())
+            self.assertEqual(head.special[b"x-forwarded-for"], (b"a", b"b"))
+            known_requests._sections.recent.clear()
+        ((_, known),) = known_requests._forms.recent.items()
+        self.assertFalse(known.is_exact)
+        self.assertGreater(known_requests._forms.misses, 0)
+
+    def test_length(self) -> None:
+        """The length of a body is that of each request."""
+        for number in range(5):
+            section = b"Host: app.test\r\nContent-Length: %d\r\n\r\n" % number
+            head = parse_request_head(b"POST / HTTP/1.1\r\n" + section, Limits())
+            self.assertEqual(bool(head.lines), number > 1)
+            self.assertEqual(head.framing, Framing(FramingKind.LENGTH, number))
+            self.assertIn(b"\r\nContent-Length: %d\r\n" % number, told_words(head))
 
     def test_no_secrets(self) -> None:
         """A form holds nothing of what was filled into it."""
@@ -317,9 +344,9 @@ class SharingTests(SynchronousTestCase):
     def test_rewritten(self) -> None:
         """Whoever rewrites a field has a head of his own, whose lines are written anew."""
         rewrite_field(self.first, b"cookie", b"b")
-        self.assertIn(b"Cookie: b\r\n", self.words(self.first))
-        self.assertIn(b"Cookie: a\r\n", self.words(self.second))
-        self.assertIn(b"Cookie: a\r\n", self.words(parse_request_head(self.BLOCK, Limits())))
+        self.assertIn(b"Cookie: b\r\n", told_words(self.first))
+        self.assertIn(b"Cookie: a\r\n", told_words(self.second))
+        self.assertIn(b"Cookie: a\r\n", told_words(parse_request_head(self.BLOCK, Limits())))
 
     def test_frozen(self) -> None:
         """Nothing of it can be changed in place."""
@@ -327,6 +354,3 @@ class SharingTests(SynchronousTestCase):
         with self.assertRaises(TypeError):
             self.first.special[b"x-real-ip"] = (b"2",)  # type: ignore[index]
         self.assertIsInstance(self.first.special[b"x-real-ip"], tuple)
-
-    def words(self, head: RequestHead) -> bytes:
-        return request_head_for_backend(head, IDENTITIES[0], b"0" * 32, 1.0)
