@@ -13,6 +13,7 @@ import re
 import ssl
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,7 @@ from scalingo_proxy.wire.http1_forwarding import (
 )
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
+from scalingo_proxy.wire.request_id import RequestIds
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
 from tests.benchmarks.http2_cost import of_http2
@@ -59,6 +61,9 @@ class _Plain(enum.Enum):
     ONE = "one"
 
 
+_DONE = Side.DONE
+
+
 def pure() -> Iterator[str]:
     hello = hello_to("app.example")
 
@@ -78,6 +83,8 @@ def pure() -> Iterator[str]:
     yield compare(
         "an Enum's hash that is not a function", lambda: hash(_Plain.ONE), lambda: hash(Side.IDLE), 20_000
     )
+    yield compare("an Enum's member named once", lambda: Side.DONE, lambda: _DONE, 20_000)
+    yield compare("request ids written in batches", lambda: str(uuid.uuid4()), RequestIds(), 5000)
     yield compare(
         "addresses parsed once",
         lambda: ipaddress.ip_address("2001:db8::17"),
