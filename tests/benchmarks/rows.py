@@ -25,8 +25,8 @@ _HTTP_PEERS = (Ours, Nginx, HAProxy, AiohttpProxy, TwistedWebProxy)
 _TLS_PEERS = (Ours, Nginx, HAProxy)
 _TUNNEL_PEERS = (Ours, NginxStream, HAProxy)
 
-# A load that is busier than this is late by itself.
-_BUSY_SHARE = 0.6
+# A load that is busier, or later, than this measures itself.
+_BUSY_SHARE, _LATE_SECONDS = 0.6, 0.0001
 
 
 @attrs.frozen
@@ -190,8 +190,10 @@ def _latency(percentile: float) -> Callable[[World, Scale, Result, Callable[[str
             for number in range(scale.rounds):
                 # All get the same moments, the backend without a proxy among them.
                 direct = open_loop(world, world.http, rate, seconds, number)
-                if direct.core > _BUSY_SHARE:
-                    tell(f"  the load itself took {direct.core:.0%} of a core: do not rely on this round")
+                late = direct.lateness(0.5)
+                if direct.core > _BUSY_SHARE or late > _LATE_SECONDS:
+                    load = f"{late * 1e6:.0f} µs late, and took {direct.core:.0%} of a core"
+                    tell(f"  the load itself was {load}: do not rely on this round")
                 for peer in peers if number % 2 else peers[::-1]:
                     took = open_loop(world, peer.http, rate, seconds, number).percentile(percentile)
                     added = (took - direct.percentile(percentile)) * 1e6
