@@ -31,7 +31,7 @@ from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.resolvers.store import StoreResolver
 from scalingo_proxy.routing.pools import Pools
 from scalingo_proxy.running import Parts, Proxy
-from scalingo_proxy.services import gauges
+from scalingo_proxy.services import gauges, pool_gauges
 from scalingo_proxy.services.access_control import AccessControl
 from scalingo_proxy.services.access_log import AccessLog
 from scalingo_proxy.services.admin import AdminService
@@ -215,8 +215,8 @@ def assemble(
         others=[*AccessApi(access).routes(), *RequestsApi(explain).routes(), *TopologyApi(topology).routes()],
     )
     proxy.control, proxy.admin = control, admin
-    gauges.add_pools(metrics, pools)
-    gauges.add_verdicts(metrics, pools, lambda moment: time.time() - reactor.seconds() + moment)
+    pool_gauges.add_pools(metrics, pools)
+    pool_gauges.add_verdicts(metrics, pools, lambda moment: time.time() - reactor.seconds() + moment)
     gauges.add_retries(metrics, lambda: env.retries, lambda: env.retries_refused)
     gauges.add_quarantines(metrics, verdicts.counts)
     gauges.add_accepting(metrics, lambda: proxy.gate.is_paused, lambda: proxy.gate.pauses)

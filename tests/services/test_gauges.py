@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scalingo_proxy.model import App, Limits, Outcome, Route, Timeouts
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.pools import Pools
-from scalingo_proxy.services import gauges
+from scalingo_proxy.services import gauges, pool_gauges
 from scalingo_proxy.services.metrics import Metrics
 from scalingo_proxy.services.resolver_updates import SourceState
 from tests.services.test_metrics import Page
@@ -21,8 +21,8 @@ class PoolGaugeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics(max_apps=2)
         self.pools = Pools(Timeouts(), Limits(), Random(1), clock=lambda: 0.0)
-        gauges.add_pools(self.metrics, self.pools)
-        gauges.add_verdicts(self.metrics, self.pools, lambda moment: 1_700_000_000 + moment)
+        pool_gauges.add_pools(self.metrics, self.pools)
+        pool_gauges.add_verdicts(self.metrics, self.pools, lambda moment: 1_700_000_000 + moment)
 
     def page(self) -> Page:
         """The page now."""
