@@ -104,9 +104,10 @@ class Engine:
             exception_from_error_queue(SSL.Error)
         return b""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bytes:
         """Make a record of *data*, of at most RECORD_BYTES and not empty.
 
+        :return: all that is outgoing now.
         :raises OpenSSL.SSL.WantReadError: the client is in the middle of a
             change of keys, which has to be read before.
         """
@@ -114,6 +115,7 @@ class Engine:
         if result != len(data):
             self._must_wait(result)
             raise SSL.WantReadError
+        return self.outgoing()
 
     def outgoing(self) -> bytes:
         """What is to be sent to the client; ``b""``: nothing."""

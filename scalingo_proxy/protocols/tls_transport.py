@@ -111,13 +111,10 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
-        if len(data) <= _RECEIVED_AT_ONCE:
-            self._receive(data)
-        else:
+        if len(data) > _RECEIVED_AT_ONCE:
             for start in range(0, len(data), _RECEIVED_AT_ONCE):
-                self._receive(data[start : start + _RECEIVED_AT_ONCE])
-
-    def _receive(self, data: bytes) -> None:
+                self.dataReceived(data[start : start + _RECEIVED_AT_ONCE])
+            return
         if self._is_over:
             self._lingered += len(data)
             if self._lingered > _LINGER_BYTES:
@@ -229,13 +226,14 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
             self._write_much(data)
             return
         try:
-            self._engine.write(data)
+            words = self._engine.write(data)
         except SSL.WantReadError:
             self._bufferedWrite(data)  # type: ignore[no-untyped-call]
+            self._flushSendBIO()
         except SSL.Error:
             self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
-            return
-        self._flushSendBIO()
+        else:
+            self.transport.write(words)
 
     def _write_much(self, data: bytes) -> None:
         """Several records, taken out of OpenSSL one by one and sent a few at a time."""
@@ -243,8 +241,7 @@ class TLSTransport(TLSMemoryBIOProtocol, Timed):
         try:
             for start in range(0, len(data), RECORD_BYTES):
                 rest = start
-                engine.write(data[start : start + RECORD_BYTES])
-                records.append(engine.outgoing())
+                records.append(engine.write(data[start : start + RECORD_BYTES]))
                 if len(records) == _RECORDS_AT_ONCE:
                     self.transport.write(b"".join(records))
                     records.clear()

@@ -137,11 +137,12 @@ class _Layered:
     def __init__(self, context: SSL.Context) -> None:
         self._connection = SSL.Connection(context)
         self._connection.set_accept_state()
-        self.receive, self.read, self.write = (
-            self._connection.bio_write,
-            lambda: self._connection.recv(RECORD_BYTES),
-            self._connection.send,
-        )
+        self.receive = self._connection.bio_write
+        self.read = lambda: self._connection.recv(RECORD_BYTES)
+
+    def write(self, data: bytes) -> bytes:
+        self._connection.send(data)
+        return self.outgoing()
 
     def handshake(self) -> None:
         try:
@@ -177,7 +178,6 @@ def conversation(engine: Any, answer: bytes) -> Callable[[], object]:
         engine.receive(going.read())
         engine.read()
         engine.write(answer)
-        engine.outgoing()
 
     return ask
 

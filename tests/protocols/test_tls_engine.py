@@ -49,8 +49,8 @@ class Pair:
         if data:
             self.engine.receive(data)
 
-    def to_client(self) -> None:
-        self._in.write(self.engine.outgoing())
+    def to_client(self, data: bytes | None = None) -> None:
+        self._in.write(self.engine.outgoing() if data is None else data)
 
     def told(self) -> bytes:
         """All that the client can read."""
@@ -83,8 +83,7 @@ class EngineTests(SynchronousTestCase):
             pair.to_engine()
             self.assertEqual([pair.engine.read() for _ in range(3)], [b"one", b"two", None])
             self.assertEqual(pair.engine.outgoing(), b"")
-            pair.engine.write(b"three")
-            pair.to_client()
+            pair.to_client(pair.engine.write(b"three"))
             self.assertEqual(pair.told(), b"three")
 
     @settings(max_examples=30, deadline=None)
@@ -107,10 +106,9 @@ class EngineTests(SynchronousTestCase):
             heard += read_all(pair.engine)
         self.assertEqual(heard, question)
         for size in answered:
-            pair.engine.write(answer[:size])
+            pair.to_client(pair.engine.write(answer[:size]))
             answer = answer[size:]
-        self.assertEqual(answer, b"")
-        pair.to_client()
+        self.assertEqual((answer, pair.engine.outgoing()), (b"", b""))
         self.assertEqual(len(pair.told()), sum(answered))
 
     def test_end(self) -> None:
@@ -121,7 +119,7 @@ class EngineTests(SynchronousTestCase):
             self.assertRaises(ssl.SSLWantReadError, pair.client.unwrap)
             pair.to_engine()
             self.assertEqual([pair.engine.read() for _ in range(3)], [b"bye", b"", b""])
-            pair.engine.write(b"and you")
+            pair.to_client(pair.engine.write(b"and you"))
             pair.engine.end()
             pair.to_client()
             self.assertEqual(pair._in.pending > 0, True)

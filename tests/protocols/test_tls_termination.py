@@ -322,10 +322,11 @@ class TransportTests(TerminationCase):
             receive, read, outgoing, end = engine.receive, engine.read, engine.outgoing, engine.end
             waits = True
 
-            def write(self, data: bytes) -> None:
+            def write(self, data: bytes) -> bytes:
                 if self.waits:
                     raise SSL.WantReadError
-                engine.write(data)
+                written: bytes = engine.write(data)
+                return written
 
         self.tls._engine = Changing()
         self.inner.transport.write(b"one ")
@@ -348,12 +349,13 @@ class TransportTests(TerminationCase):
 
             receive, read, outgoing, end = engine.receive, engine.read, engine.outgoing, engine.end
 
-            def write(self, data: bytes) -> None:
+            def write(self, data: bytes) -> bytes:
                 nonlocal left
                 left -= 1
                 if left < 0:
                     raise SSL.Error([("SSL routines", "", "internal error")])
-                engine.write(data)
+                written: bytes = engine.write(data)
+                return written
 
         self.tls._engine = Failing()
         self.inner.transport.write(LONG)
@@ -371,16 +373,16 @@ class TransportTests(TerminationCase):
         class Watched:
             """Notes how much goes in and out."""
 
-            read, write, end = engine.read, engine.write, engine.end
+            read, outgoing, end = engine.read, engine.outgoing, engine.end
 
             def receive(self, data: bytes) -> None:
                 sizes.append(len(data))
                 engine.receive(data)
 
-            def outgoing(self) -> bytes:
-                data = engine.outgoing()
-                sizes.append(len(data))
-                return data
+            def write(self, data: bytes) -> bytes:
+                written: bytes = engine.write(data)
+                sizes.append(len(written))
+                return written
 
         self.tls._engine = Watched()
         self.inner.transport.write(LONG)
