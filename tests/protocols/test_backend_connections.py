@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scalingo_proxy.model import Limits, Timeouts
+from scalingo_proxy.model import Timeouts
+from scalingo_proxy.protocols import backend_connections
 from scalingo_proxy.protocols.backend_connections import (
     CLOSING_SECONDS,
     IDLE_SECONDS,
@@ -55,16 +56,38 @@ class KeepingTests(WorldTestCase):
         self.assertEqual(len(app.backend.connections), 1)
         self.assertEqual(len(app.backend.open_connections), 1)
 
-    @each_world(limits=Limits(in_flight_per_backend=MAX_IDLE_PER_BACKEND + 10))
+    def burst(self, world: World, most: int, kept: int) -> None:
+        """So many requests at once, to a backend that may have so many; *kept* connections stay."""
+        app = hello(world, replies.delayed(9.0, replies.fixed(b"x")), limits={"in_flight_per_backend": most})
+        for _ in range(most):
+            world.client().send(get())
+        world.advance(5)
+        self.assertEqual(len(app.backend.connections), most)
+        world.change("hello", limits={"in_flight_per_backend": kept})
+        world.advance(5)
+        self.assertEqual(len(app.backend.open_connections), max(kept, MAX_IDLE_PER_BACKEND))
+        self.assertEqual(world.factory.env.connections.idle_count, max(kept, MAX_IDLE_PER_BACKEND))
+
+    @each_world()
     def test_bounded(self, world: World) -> None:
-        """After a burst no more than so many are kept."""
-        app = hello(world, replies.delayed(9.0, replies.fixed(b"x")))
+        """After a burst no more are kept than are allowed to be used at once, or than so many."""
+        self.burst(world, MAX_IDLE_PER_BACKEND + 10, 20)
+
+    @each_world()
+    def test_more_are_kept_where_more_are_used(self, world: World) -> None:
+        """A backend that may have more requests at once keeps as many connections."""
+        self.burst(world, MAX_IDLE_PER_BACKEND + 20, MAX_IDLE_PER_BACKEND + 10)
+
+    @each_world()
+    def test_bounded_for_all(self, world: World) -> None:
+        """However many requests a backend may have, unused connections to it are bounded."""
+        self.patch(backend_connections, "_MOST_IDLE_PER_BACKEND", MAX_IDLE_PER_BACKEND + 5)
+        app = hello(world, replies.delayed(9.0, replies.fixed(b"x")), limits={"in_flight_per_backend": 1000})
         for _ in range(MAX_IDLE_PER_BACKEND + 10):
             world.client().send(get())
         world.advance(10)
         self.assertEqual(len(app.backend.connections), MAX_IDLE_PER_BACKEND + 10)
-        self.assertEqual(len(app.backend.open_connections), MAX_IDLE_PER_BACKEND)
-        self.assertEqual(world.factory.env.connections.idle_count, MAX_IDLE_PER_BACKEND)
+        self.assertEqual(len(app.backend.open_connections), MAX_IDLE_PER_BACKEND + 5)
 
     @each_world()
     def test_not_kept(self, world: World) -> None:
