@@ -19,6 +19,7 @@ from scalingo_proxy.protocols.client_connections import CRAWL_DOWN, CRAWL_SECOND
 from scalingo_proxy.protocols.downstream import Phase, UnderWay
 from scalingo_proxy.protocols.http_responder import HTTPResponder
 from scalingo_proxy.protocols.progress import SendProgress, has_unread
+from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 
 if TYPE_CHECKING:
@@ -127,9 +128,10 @@ class HTTPEnding(HTTPResponder):
         self._doing = doing
         self._ahead.clear()
         self.transport.unregisterProducer()
-        # Whoever does not read does not learn that the client has gone.
         self._reading_paused = False
-        self.transport.resumeProducing()
+        if doing is not Doing.CLOSED or not isinstance(self.transport, Eager):
+            # Whoever does not read does not learn that the client has gone; who closes TCP does not read.
+            self.transport.resumeProducing()
 
     def _wait(self, seconds: float) -> None:
         self._env.deadlines.set(self, self._env.seconds() + seconds)
