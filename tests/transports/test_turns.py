@@ -22,6 +22,7 @@ from zope.interface import implementer
 from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
+from tests.wire.http1_strategies import examples
 
 
 class Readable(Eager):
@@ -125,6 +126,7 @@ class TurnTests(SynchronousTestCase):
         self.reactor._justStopped = True
         self.reactor.fireSystemEvent = lambda event: None
 
+    @examples(50)
     @given(lists(tuples(sampled_from(("Reader", "Writer")), sampled_from(("add", "remove")), integers(0, 1))))
     def test_polled_as_by_twisted(self, changes: list[tuple[str, str, int]]) -> None:
         """Whatever is added and removed, the same is polled as by Twisted's own methods."""
