@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +112,6 @@ class DialTests(TestCase):
 
     async def test_no_descriptor(self) -> None:
         """Without a descriptor the failure says which error it was."""
-        resource: Any = __import__("resource")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(self.listening.fileno())
         os.close(lowest)
