@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
             measured: dict[str, list[Latencies]] = {name: [] for name in ports}
             for number in range(given.rounds):
                 for name, port in ports.items():
-                    measured[name].append(open_loop(world, port, rate, given.seconds, number, arrivals))
+                    measured[name].append(open_loop(world, name, port, rate, given.seconds, number, arrivals))
             for name, several in measured.items():
                 sys.stdout.write(line(f"{arrivals:8} {name}", several))
             sys.stdout.flush()

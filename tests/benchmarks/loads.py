@@ -28,22 +28,38 @@ Load = Callable[[Peer], float]
 #: How many of the apps are asked for, in turn.
 HOSTS_IN_USE = 10
 
+#: No load lasts so long.
+_LONGEST_SECONDS = 300
 
-def _run(world: World, command: list[str]) -> str:
-    ended = subprocess.run(
-        command,
-        cwd=os.getcwd(),
-        env={**os.environ, "PYTHONPATH": python_path()},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, world.cores.rest),
-    )
+
+def _run(world: World, name: str, command: list[str]) -> str:
+    """What a load says that is put on *name*."""
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=os.getcwd(),
+            env={**os.environ, "PYTHONPATH": python_path()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_SECONDS,
+            check=False,
+            preexec_fn=lambda: os.sched_setaffinity(0, world.cores.rest),
+        )
+    except subprocess.TimeoutExpired:
+        late = f"the load on {name} did not end within {_LONGEST_SECONDS} s: {' '.join(command)}"
+        raise RuntimeError(late) from None
     if ended.returncode:
-        raise RuntimeError(f"{command[0]} failed: {ended.stdout[-500:]} {ended.stderr[-2000:]}")
+        said = f"{ended.stdout[-500:]} {ended.stderr[-2000:]}"
+        raise RuntimeError(f"the load on {name}, {command[0]}, failed: {said}")
     return ended.stdout
+
+
+def _units(peer: Peer, count: float, told: str) -> float:
+    """The units of a load, of which there must be some: it is by them that costs are divided."""
+    if not count:
+        raise RuntimeError(f"{peer.name} did not answer at all: {told[-2000:]}")
+    return count
 
 
 def wrk(
@@ -76,6 +92,7 @@ end
     def load(peer: Peer) -> float:
         told = _run(
             world,
+            peer.name,
             [
                 program,
                 "-t1",
@@ -89,7 +106,7 @@ end
         answered = re.search(r"(\d+) requests in", told)
         if answered is None or "Non-2xx" in told:
             raise RuntimeError(f"{peer.name} did not answer everything with 200: {told}")
-        return float(answered[1])
+        return _units(peer, float(answered[1]), told)
 
     return load
 
@@ -108,11 +125,11 @@ def h2load(world: World, seconds: int, options: list[str]) -> Load:
     """HTTP/2 (or HTTP/1.1 with ``--h1``) over TLS, or plain with ``--plain``."""
 
     def load(peer: Peer) -> float:
-        told = _run(world, _h2load_command(peer, seconds, options))
+        told = _run(world, peer.name, _h2load_command(peer, seconds, options))
         counts = re.search(r"(\d+) succeeded, (\d+) failed", told)
         if counts is None or int(counts[2]) or "4xx, 0 5xx" not in told:
             raise RuntimeError(f"{peer.name} did not answer everything: {told}")
-        return float(counts[1])
+        return _units(peer, float(counts[1]), told)
 
     return load
 
@@ -142,17 +159,19 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 def open_loop(
-    world: World, port: int, rate: float, seconds: float, seed: int, arrivals: str = "random"
+    world: World, name: str, port: int, rate: float, seconds: float, seed: int, arrivals: str = "random"
 ) -> Latencies:
     """So many requests a second on 32 connections, see :mod:`tests.benchmarks.open_loop`.
 
+    :param name: whose port it is.
     :param seed: the same one gives the same moments.
     """
     options = ["--seconds", str(seconds), "--seed", str(seed), "--arrivals", arrivals]
-    told = _run(
-        world, [sys.executable, "-m", "tests.benchmarks.open_loop", str(port), f"{rate:.3f}", *options]
-    )
-    return Latencies(**json.loads(told))
+    program = [sys.executable, "-m", "tests.benchmarks.open_loop"]
+    told = Latencies(**json.loads(_run(world, name, [*program, str(port), f"{rate:.3f}", *options])))
+    if not told.took:
+        raise RuntimeError(f"at {rate:.3f} requests a second, none is sent to {name} within {seconds} s")
+    return told
 
 
 def clients(world: World, kind: str, count: int, port: str) -> Load:
@@ -165,6 +184,7 @@ def clients(world: World, kind: str, count: int, port: str) -> Load:
         authority = world.write("authority.pem", world.authority.pem.decode())
         told = _run(
             world,
+            peer.name,
             [
                 sys.executable,
                 "-m",
@@ -176,6 +196,6 @@ def clients(world: World, kind: str, count: int, port: str) -> Load:
             ],
         )
         answer: dict[str, Any] = json.loads(told)
-        return float(answer["units"])
+        return _units(peer, float(answer["units"]), told)
 
     return load

@@ -186,17 +186,17 @@ def _latency(percentile: float) -> Callable[[World, Scale, Result, Callable[[str
         with _running(world, (Ours, HAProxy), tell) as peers:
             rate, seconds = half_load(world, peers[0], scale.seconds), 2 * scale.seconds
             for peer in peers:
-                open_loop(world, peer.http, rate, 0.5, 0)
+                open_loop(world, peer.name, peer.http, rate, 0.5, 0)
             for number in range(scale.rounds):
                 # All get the same moments, the backend without a proxy among them.
-                direct = open_loop(world, world.http, rate, seconds, number)
+                direct = open_loop(world, "the backend", world.http, rate, seconds, number)
                 late = direct.lateness(0.5)
                 if direct.core > _BUSY_SHARE or late > _LATE_SECONDS:
                     load = f"{late * 1e6:.0f} µs late, and took {direct.core:.0%} of a core"
                     tell(f"  the load itself was {load}: do not rely on this round")
                 for peer in peers if number % 2 else peers[::-1]:
-                    took = open_loop(world, peer.http, rate, seconds, number).percentile(percentile)
-                    added = (took - direct.percentile(percentile)) * 1e6
+                    took = open_loop(world, peer.name, peer.http, rate, seconds, number)
+                    added = (took.percentile(percentile) - direct.percentile(percentile)) * 1e6
                     result.costs.setdefault(peer.name, []).append(added)
             _compare(result, peers)
 
@@ -262,7 +262,13 @@ ROWS = (
 
 
 def measure(row: Row, world: World, scale: Scale, tell: Callable[[str], None]) -> Result:
-    """One row."""
+    """One row.
+
+    :raises RuntimeError: it cannot be measured, as the sentence says, which names the row and the peer.
+    """
     result = Result(row)
-    row.measure(world, scale, result, tell)
+    try:
+        row.measure(world, scale, result, tell)
+    except RuntimeError as error:
+        raise RuntimeError(f"{row.name}: {error}") from error
     return result
