@@ -22,38 +22,26 @@ from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.template import Tag, flattenString, tags
 
 from scalingo_proxy.services.admin_answers import Refusal, refusal_for_error
-from scalingo_proxy.services.admin_sessions import COOKIE, SESSION_SECONDS, Sessions
+from scalingo_proxy.services.admin_sessions import COOKIE, Sessions
+from scalingo_proxy.services.status_answers import (
+    Html,
+    Redirect,
+    set_cookie,
+    set_header,
+    set_headers,
+    sign_in_page,
+)
 from scalingo_proxy.services.status_elements import document, in_turns
 from scalingo_proxy.services.status_view import StatusView
 
 __all__ = [
     "Asset",
     "Door",
-    "Html",
     "Page",
-    "Redirect",
     "StatusSite",
     "Visit",
     "local_target",
-    "set_header",
-    "sign_in_page",
 ]
-
-#: Nothing from anywhere else, nothing inline, no frame around it.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-_HEADERS = (
-    ("Content-Security-Policy", _POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    # "no-referrer" would have browsers send "Origin: null" with forms.
-    ("Referrer-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
-)
 
 #: The longest form.
 _MAX_FORM_BYTES = 4096
@@ -77,30 +65,6 @@ class Visit:
     session: str
     path: tuple[str, ...]
     query: dict[str, str]
-
-
-@attrs.frozen
-class Html:
-    """A page as an answer.
-
-    :ivar events: where its changes are streamed, if it has any.
-    """
-
-    title: str
-    main: list[Any]
-    status: int = 200
-    events: str = ""
-
-
-@attrs.frozen
-class Redirect:
-    """Where to go next, after something was done.
-
-    :ivar session: a session that begins; ``""``: the present one ends.
-    """
-
-    location: str
-    session: str | None = None
 
 
 @attrs.frozen(eq=False)
@@ -151,7 +115,7 @@ class Asset(Resource):
         self._kind = kind
 
     def render_GET(self, request: Request) -> bytes:
-        _set_headers(request, self._kind)
+        set_headers(request, self._kind)
         set_header(request, "Cache-Control", "no-cache")
         if request.postpath:
             request.setResponseCode(404)
@@ -270,13 +234,13 @@ class Page(Resource):
         return document(html.title, main, facts=site.view.facts(), events=html.events, navigation=navigation)
 
     def _write(self, request: Request, answer: Html | Redirect, data: bytes) -> None:
-        _set_headers(request, "text/html; charset=utf-8")
+        set_headers(request, "text/html; charset=utf-8")
         set_header(request, "Cache-Control", "no-store")
         if isinstance(answer, Redirect):
             request.setResponseCode(303)
             set_header(request, "Location", answer.location)
             if answer.session is not None:
-                _set_cookie(request, answer.session)
+                set_cookie(request, answer.session)
         else:
             request.setResponseCode(answer.status)
         set_header(request, "Content-Length", str(len(data)))
@@ -289,71 +253,10 @@ class Page(Resource):
         request.finish()  # type: ignore[no-untyped-call]
 
 
-def sign_in_page(target: str, status: int = 200, message: str = "") -> Html:
-    """The form that asks for the token.
-
-    :param target: the path to go to afterwards.
-    """
-    return Html(
-        "Sign in",
-        [
-            tags.h1("Sign in"),
-            tags.div(
-                tags.p(
-                    "This address asks for the token that the proxy's ", tags.code("token_file"), " holds."
-                ),
-                tags.p(message, role="alert", class_="message", **{"data-state": "bad"}) if message else "",
-                tags.form(
-                    tags.label("Token", for_="token", class_="unseen"),
-                    tags.input(
-                        type="password",
-                        id="token",
-                        name="token",
-                        placeholder="Token",
-                        autocomplete="current-password",
-                        required="required",
-                        autofocus="autofocus",
-                    ),
-                    tags.input(type="hidden", name="target", value=target),
-                    tags.button("Sign in", type="submit"),
-                    method="post",
-                    action="/login",
-                ),
-                class_="panel",
-            ),
-        ],
-        status,
-    )
-
-
 def local_target(text: str) -> str:
     """A path of this site and nothing else, whatever *text* is."""
     is_path = text.startswith("/") and not text.startswith("//") and "\\" not in text
     return quote(text, safe="/?&=%+-._~") if is_path and text.isprintable() else "/"
-
-
-def set_header(request: Request, name: str, value: str) -> None:
-    """Set one header of the answer."""
-    request.responseHeaders.setRawHeaders(name, [value])
-
-
-def _set_headers(request: Request, kind: str) -> None:
-    request.responseHeaders.removeHeader("Server")
-    for name, value in _HEADERS:
-        set_header(request, name, value)
-    set_header(request, "Content-Type", kind)
-
-
-def _set_cookie(request: Request, session: str) -> None:
-    request.addCookie(  # type: ignore[no-untyped-call]
-        COOKIE,
-        session,
-        path="/",
-        httpOnly=True,
-        sameSite="strict",
-        secure=bool(request.isSecure()),  # type: ignore[no-untyped-call]
-        max_age=str(int(SESSION_SECONDS) if session else 0),
-    )
 
 
 def _wants_html(request: Request) -> bool:

@@ -16,18 +16,10 @@ from scalingo_proxy.services.admin_answers import Refusal
 from scalingo_proxy.services.control import Control
 from scalingo_proxy.services.drain_control import drain_backend
 from scalingo_proxy.services.live_values import LiveValues
+from scalingo_proxy.services.status_answers import Html, Redirect, set_header, sign_in_page
 from scalingo_proxy.services.status_app import app_main
 from scalingo_proxy.services.status_overview import overview_main
-from scalingo_proxy.services.status_pages import (
-    Html,
-    Page,
-    Redirect,
-    StatusSite,
-    Visit,
-    local_target,
-    set_header,
-    sign_in_page,
-)
+from scalingo_proxy.services.status_pages import Page, StatusSite, Visit, local_target
 from scalingo_proxy.services.status_request import request_main
 from scalingo_proxy.services.status_stream import EVENT_SECONDS, MAX_VIEWERS, StatusStreams
 from scalingo_proxy.services.status_values import app_values, overview_values
