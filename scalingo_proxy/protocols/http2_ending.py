@@ -17,6 +17,7 @@ from scalingo_proxy.errors import BadRequest, ClientClosed, DrainTimeout, ProxyE
 from scalingo_proxy.model import Record
 from scalingo_proxy.protocols.client_connections import CRAWL_SECONDS
 from scalingo_proxy.protocols.downstream import UnderWay
+from scalingo_proxy.protocols.http2_responder import HTTP2Responder
 from scalingo_proxy.protocols.http2_sender import HTTP2Sender
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.http_ending import QUIET_SECONDS
@@ -103,7 +104,7 @@ class HTTP2Ending(HTTP2Sender):
 
     # -- when nothing is left to do -------------------------------------------
 
-    def stream_over(self, stream: HTTP2Stream) -> None:
+    def stream_over(self, stream: HTTP2Responder) -> None:
         """Nothing is left to do for *stream*."""
         del self._streams[stream.id]
         self._parked.pop(stream.id, None)
@@ -120,7 +121,7 @@ class HTTP2Ending(HTTP2Sender):
             self._idle_until = env.seconds() + env.timeouts.keep_alive
             env.deadlines.set(self, self._idle_until)
 
-    def stalled(self, stream: HTTP2Stream) -> None:
+    def stalled(self, stream: HTTP2Responder) -> None:
         """The client did not take the end of a response in time."""
         stream.reset(ErrorCode.CANCEL)
         self.note_stalled()
