@@ -27,6 +27,9 @@ class EagerServer(Eager, tcp.Server):
         self.reactor = reactor
         self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
+        # Asked for with each write, and found sooner here than in the class.
+        self.dataBuffer = b""
+        self.may_send = True
         self.socket = sock
         self.fileno = sock.fileno
         self.protocol = protocol

@@ -6,7 +6,9 @@ See :mod:`scalingo_proxy.transports.eager`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from socket import SHUT_WR
+from types import FunctionType
 from typing import Any
 
 from twisted.internet import tcp
@@ -18,6 +20,9 @@ from twisted.python.failure import Failure
 
 __all__ = ["Eager"]
 
+
+#: Twisted's; an attribute of the class would be looked for in the object first, for each read.
+_READ_AT_ONCE = tcp.Connection.bufferSize
 
 _CLOSED = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
 _ABORTED = Failure(ConnectionAborted())  # type: ignore[no-untyped-call]
@@ -36,6 +41,13 @@ class Eager(tcp.Connection):
     is_behind = False
     has_failed = False
     _has_read_all = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # Each class reads and writes with code of its own.  CPython notes in the code where an object
+        # keeps its attributes, and has to look for them where two classes take turns (0.7 µs less).
+        super().__init_subclass__(**options)
+        for name in ("write", "doRead", "read_now"):
+            setattr(cls, name, _code_of_its_own(getattr(cls, name)))
 
     def write(self, data: bytes) -> None:
         if self.may_send and not self._tempDataLen and not self.dataBuffer and type(data) is bytes and data:
@@ -77,7 +89,7 @@ class Eager(tcp.Connection):
     def doRead(self) -> Any:
         # As Twisted's, in one call instead of two.  An end behind a failed send is no clean one.
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(_READ_AT_ONCE)
         except BlockingIOError:
             return None
         except OSError:
@@ -221,6 +233,16 @@ class Eager(tcp.Connection):
             super().unregisterProducer()  # type: ignore[no-untyped-call]
         else:
             self.producer = None
+
+
+def _code_of_its_own(function: FunctionType) -> FunctionType:
+    """The same function, whose code nobody else runs."""
+    code = function.__code__.replace()
+    copy = FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    update_wrapper(copy, function)
+    return copy
 
 
 def _nothing(*arguments: Any) -> None:

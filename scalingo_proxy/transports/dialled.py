@@ -65,6 +65,8 @@ class EagerClient(Eager, tcp.Client):
         self.reactor = reactor
         self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
+        self.dataBuffer = b""  # these two as in EagerServer
+        self.may_send = True
         self.socket = skt
         self.fileno = skt.fileno
         self.realAddress = self.addr

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from scalingo_proxy.transports.connection import Eager
-from scalingo_proxy.transports.eager import eager
+from scalingo_proxy.transports.eager import EagerClient, EagerServer, eager
 from scalingo_proxy.transports.turns import shorten_turns
 from tests.wire.http1_strategies import examples
 
@@ -34,6 +34,24 @@ class Readable(Eager):
 
     def doRead(self) -> None:
         self.reads += 1
+
+
+class CodeTests(SynchronousTestCase):
+    """Each class of transports has code of its own, with what CPython notes in it."""
+
+    def test_own_code(self) -> None:
+        """Nobody runs another's code, and each is still what it was copied from."""
+        for name in ("write", "doRead", "read_now"):
+            functions = [getattr(each, name) for each in (Eager, EagerServer, EagerClient)]
+            self.assertEqual(len({id(each.__code__) for each in functions}), 3)
+            self.assertEqual(len({each.__code__.co_code for each in functions}), 1)
+            self.assertEqual({each.__qualname__ for each in functions}, {f"Eager.{name}"})
+
+    def test_overridden(self) -> None:
+        """What a class says itself is what it does."""
+        readable = Readable(0)
+        readable.read_now()
+        self.assertEqual(readable.reads, 1)
 
 
 class TurnTests(SynchronousTestCase):
