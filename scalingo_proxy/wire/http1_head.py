@@ -43,7 +43,39 @@ USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
 _NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
-class RequestHead:
+class Head:
+    """What both heads have in common: fields that are made of a form's values when somebody asks for them.
+
+    :ivar fields: what travels on as it is, in order and case.
+    :ivar lines: the same as lines, each with its end, where that is known already; else ``b""``.
+    """
+
+    __slots__ = ("_fields", "_filled", "lines")
+
+    _fields: Pairs | None
+    _filled: Filled | None
+    lines: bytes
+
+    def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
+        """Take the lines from *form*; and the fields, when somebody asks for them."""
+        self._fields, self._filled = None, (form, values)
+        self.lines = form.lines(values)
+
+    @property
+    def fields(self) -> Pairs:
+        if self._fields is None:
+            assert self._filled is not None
+            form, values = self._filled
+            self._fields = form.fields(values)
+        return self._fields
+
+    @fields.setter
+    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        self._fields = tuple(fields)
+        self.lines = b""
+
+
+class RequestHead(Head):
     """A request head that is safe to route.
 
     :ivar method: as sent; methods are case-sensitive.
@@ -63,13 +95,10 @@ class RequestHead:
     """
 
     __slots__ = (
-        "_fields",
-        "_filled",
         "expect_continue",
         "framing",
         "host",
         "keep_alive",
-        "lines",
         "method",
         "special",
         "target",
@@ -82,8 +111,8 @@ class RequestHead:
         self.method = method
         self.target = target
         self.version = version
-        self._fields: Pairs | None = ()
-        self._filled: Filled | None = None
+        self._fields = ()
+        self._filled = None
         self.lines = b""
         self.special: Mapping[bytes, Sequence[bytes]] = _NOTHING_SPECIAL
         self.host = ""
@@ -103,26 +132,8 @@ class RequestHead:
         head.keep_alive = self.keep_alive
         return head
 
-    def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
-        """Take the lines from *form*; and the fields, when somebody asks for them."""
-        self._fields, self._filled = None, (form, values)
-        self.lines = form.lines(values)
 
-    @property
-    def fields(self) -> Pairs:
-        if self._fields is None:
-            assert self._filled is not None
-            form, values = self._filled
-            self._fields = form.fields(values)
-        return self._fields
-
-    @fields.setter
-    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        self._fields = tuple(fields)
-        self.lines = b""
-
-
-class ResponseHead:
+class ResponseHead(Head):
     """A response head as a backend sent it.
 
     :ivar status: 100 to 999.
@@ -137,11 +148,8 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "_fields",
-        "_filled",
         "framing",
         "keep_alive",
-        "lines",
         "reason",
         "status",
         "upgrade",
@@ -156,8 +164,8 @@ class ResponseHead:
         self.framing = NO_BODY
         self.keep_alive = False
         self.upgrade = b""
-        self._fields: Pairs | None = ()
-        self._filled: Filled | None = None
+        self._fields = ()
+        self._filled = None
 
     def again(self) -> ResponseHead:
         """Another like it; of what both share nothing can be changed."""
@@ -168,28 +176,10 @@ class ResponseHead:
         head.upgrade = self.upgrade
         return head
 
-    def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
-        """Take the lines from *form*; and the fields, when somebody asks for them."""
-        self._fields, self._filled = None, (form, values)
-        self.lines = form.lines(values)
-
     @property
     def filled(self) -> Filled | None:
         """The form that this is, and the values in it; None when it is read without one, or changed."""
         return self._filled if self.lines else None
-
-    @property
-    def fields(self) -> Pairs:
-        if self._fields is None:
-            assert self._filled is not None
-            form, values = self._filled
-            self._fields = form.fields(values)
-        return self._fields
-
-    @fields.setter
-    def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        self._fields = tuple(fields)
-        self.lines = b""
 
 
 def head_end(received: bytes | bytearray, searched: int) -> int:

@@ -57,11 +57,14 @@ def forget() -> None:
 def told(block: bytes, limits: Limits) -> Any:
     """Everything that can be seen of a head, in the backend's words, too; or the error it is."""
     try:
-        head = parse_request_head(block, limits)
+        return seen_of(parse_request_head(block, limits))
     except ProxyError as error:
         return type(error), error.detail
-    names = [name for name in RequestHead.__slots__ if name[0] != "_" and name not in ("lines", "special")]
-    seen = {name: getattr(head, name) for name in names}
+
+
+def seen_of(head: RequestHead) -> dict[str, Any]:
+    names = [name for name in RequestHead.__slots__ if name != "special"]
+    seen: dict[str, Any] = {name: getattr(head, name) for name in names}
     seen["special"] = dict(head.special)
     seen["fields"] = head.fields
     seen["words"] = [
@@ -216,8 +219,7 @@ def told_of(block: bytes, method: bytes) -> Any:
         head = parse_response_head(block, method)
     except ProxyError as error:
         return type(error), error.detail
-    names = [name for name in ResponseHead.__slots__ if name[0] != "_" and name != "lines"]
-    seen = {name: getattr(head, name) for name in names}
+    seen: dict[str, Any] = {name: getattr(head, name) for name in ResponseHead.__slots__}
     # Before the fields were asked for, and after.
     words = [(informational_head(head), response_head_for_client(head, 1, True))]
     seen["fields"] = head.fields

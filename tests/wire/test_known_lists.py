@@ -11,11 +11,9 @@ from scalingo_proxy.errors import ProxyError
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire import http2_head
 from scalingo_proxy.wire.grammar import Fields, FramingError
-from scalingo_proxy.wire.http1_forwarding import request_head_for_backend
-from scalingo_proxy.wire.http1_head import RequestHead
 from scalingo_proxy.wire.http2_head import forget_unused_header_lists, http2_request_head
 from tests.corpus.http2 import load_cases
-from tests.wire.test_known_heads import IDENTITIES, SMALL
+from tests.wire.test_known_heads import SMALL, seen_of
 
 METHODS = (b"GET", b"POST", b"OPTIONS", b"CONNECT", b"TRACE", b"BREW", b"GET /", b"")
 PATHS = (b"/", b"/path?query", b"*", b"/a b", b"a", b"", b"/#", b"/" + b"x" * 90)
@@ -30,19 +28,11 @@ def forget() -> None:
 def told(fields: Fields, ended: bool, limits: Limits) -> Any:
     """Everything that can be seen of a head, in the backend's words, too; or the error it is."""
     try:
-        head = http2_request_head(fields, ended, limits, lambda: b"a" * 24)
+        return seen_of(http2_request_head(fields, ended, limits, lambda: b"a" * 24))
     except ProxyError as error:
         return type(error), error.detail
     except FramingError as error:
         return str(error)
-    names = [name for name in RequestHead.__slots__ if name not in ("_fields", "lines", "special")]
-    seen = {name: getattr(head, name) for name in names}
-    seen["special"] = dict(head.special)
-    seen["fields"] = head.fields
-    seen["words"] = [
-        request_head_for_backend(head, identity, b"0" * 32, 1700000000.0) for identity in IDENTITIES
-    ]
-    return seen
 
 
 class KnownListsTests(SynchronousTestCase):
