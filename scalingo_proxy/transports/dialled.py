@@ -237,7 +237,7 @@ class _DialledClient(EagerClient):
         self._is_made = True
         self.protocol = protocol
         self.connected = 1
-        self.startReading()  # type: ignore[no-untyped-call]
+        self.reactor.addReader(self)
         protocol.makeConnection(self)
 
     def connectionLost(self, reason: Failure) -> None:

@@ -197,6 +197,10 @@ class EagerTests(TestCase):
                 (transport.getHost().host, transport.getHost().port), (expected, port.getHost().port)
             )
             self.assertEqual((transport.getPeer().host, transport.getPeer().port), peer.getsockname()[:2])
+            # As its constructor makes it, in all respects.
+            made = type(transport.getPeer())("TCP", *transport.client)
+            self.assertEqual((transport.getPeer(), hash(transport.getPeer())), (made, hash(made)))
+            self.assertEqual((repr(transport.getPeer()), vars(transport.getPeer())), (repr(made), vars(made)))
             peer.close()
             await self._end(protocol)
             await port.stopListening()
