@@ -63,7 +63,7 @@ def told(block: bytes, limits: Limits) -> Any:
 
 
 def seen_of(head: RequestHead) -> dict[str, Any]:
-    names = [name for name in RequestHead.__slots__ if name != "special"]
+    names = [name for name in RequestHead.__slots__ if name[0] != "_" and name not in ("lines", "special")]
     seen: dict[str, Any] = {name: getattr(head, name) for name in names}
     seen["special"] = dict(head.special)
     seen["fields"] = head.fields
@@ -219,7 +219,8 @@ def told_of(block: bytes, method: bytes) -> Any:
         head = parse_response_head(block, method)
     except ProxyError as error:
         return type(error), error.detail
-    seen: dict[str, Any] = {name: getattr(head, name) for name in ResponseHead.__slots__}
+    names = [name for name in ResponseHead.__slots__ if name[0] != "_" and name != "lines"]
+    seen: dict[str, Any] = {name: getattr(head, name) for name in names}
     # Before the fields were asked for, and after.
     words = [(informational_head(head), response_head_for_client(head, 1, True))]
     seen["fields"] = head.fields
