@@ -31,6 +31,10 @@ class IResolver(Interface):
 
     This is not DNS.  A table in memory answers at once, a remote directory
     with a Deferred; both are asked once per request.
+
+    One whose answers depend on nothing but the host may have a method
+    ``route_at_once``, too, which takes it and gives the Route, or ``None``
+    where :meth:`resolve` is to be asked.
     """
 
     name: str = Attribute("The word by which logs and explanations call this resolver.")

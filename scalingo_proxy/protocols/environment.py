@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from twisted.logger import Logger
 
 from scalingo_proxy.errors import ProxyError
-from scalingo_proxy.model import App, Limits, Record, Timeouts
+from scalingo_proxy.model import App, Limits, Record, Route, Timeouts
 from scalingo_proxy.protocols.client_connections import PATIENT_SECONDS, ClientConnections
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.drains import Drains
@@ -95,6 +95,8 @@ class Environment:
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self.resolver = resolver
+        #: What it answers for a host without being asked a question, if it is one that can.
+        self.route_at_once: Callable[[str], Route | None] | None = getattr(resolver, "route_at_once", None)
         self.pools = pools
         self.connections = connections
         self.deadlines = deadlines

@@ -104,6 +104,10 @@ class LayeredResolver(TableFeed):
             raise UnknownHost
         return route
 
+    def route_at_once(self, host: str) -> Route | None:
+        """What :meth:`resolve` answers for *host*, whoever asks; ``None``: it has to be asked."""
+        return None if self._unloaded else self.table.lookup(host)
+
     def check(self, change: TopologyChange, layer: Layer) -> None:
         """See whether *change* may come to *layer*, without making it.
 

@@ -43,6 +43,24 @@ class ResolvingTests(WorldTestCase):
         world.request(get(b"/", b"HELLO.Test.:80"), source="192.0.2.7")
         self.assertEqual(resolver.queries, [RouteQuery("hello.test", "http", "192.0.2.7")])
 
+    def test_route_at_once(self) -> None:
+        """No question is made for a host whose route is known without; for others it is."""
+
+        class Table(AskedResolver):
+            """Knows one host without being asked."""
+
+            def route_at_once(self, host: str) -> Route | None:
+                return route if host == "hello.test" else None
+
+        resolver = Table(lambda: self._raise(UnknownHost()))
+        world = self.world(resolver=resolver)
+        route = Route(App("hello", ["hello.test"], [world.backend().address]), "hello.test", "asked")
+        client = world.client().send(get(b"/", b"Hello.Test:80") + get(b"/", b"other.test"))
+        world.settle()
+        self.assertEqual(client.statuses, [200, 404])
+        self.assertEqual([each.host for each in resolver.queries], ["other.test"])
+        self.assertEqual([(each.app, each.route) for each in world.records], [("hello", route), ("", None)])
+
     def test_answer_later(self) -> None:
         """A Deferred may bring the route at once or later."""
         for seconds in (0.0, 3.0):

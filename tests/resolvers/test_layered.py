@@ -43,11 +43,14 @@ class LayeredCase(SynchronousTestCase):
 
     def found(self, host: str) -> tuple[str, str] | None:
         """The app that serves *host* and the layer it is from."""
+        at_once = self.layered.route_at_once(host)
         try:
             route = self.layered.resolve(RouteQuery(host))
         except UnknownHost:
+            self.assertIsNone(at_once)
             return None
         assert isinstance(route, Route)
+        self.assertIs(at_once, route)
         return route.app.name, route.resolver
 
 
@@ -324,10 +327,13 @@ class LoadingTests(SynchronousTestCase):
     def test_answers_at_once_later(self) -> None:
         """Once all have loaded, answers come at once."""
         answer = self.ask()
+        self.assertIsNone(self.layered.route_at_once("a.example"))
         for layer in self.slow:
             layer.loading.finish()
         self.assertEqual(self.successResultOf(answer).app.name, "a")
-        self.assertIsInstance(self.layered.resolve(RouteQuery("a.example")), Route)
+        route = self.layered.resolve(RouteQuery("a.example"))
+        self.assertIsInstance(route, Route)
+        self.assertIs(self.layered.route_at_once("a.example"), route)
 
     def test_failure(self) -> None:
         """A layer that cannot load makes routes unavailable, until it is tried again."""
