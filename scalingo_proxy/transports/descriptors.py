@@ -49,14 +49,16 @@ class Descriptors:
 
     :ivar limit: how many it may have open.
     :ivar used: how many it has.
+    :ivar reserve: how many are kept from clients; of a very low limit no more than a third.
     """
 
     limit: int
     used: int
+    reserve: int = attrs.field(init=False, eq=False, repr=False)
 
-    @property
-    def reserve(self) -> int:
-        """How many are kept from clients; of a very low limit no more than a third."""
+    @reserve.default
+    def _reserve(self) -> int:
+        # Once for all uses of a reading (0.5 µs less for each).
         part = self.limit // _RESERVED_PART
         return min(max(part, _LEAST_RESERVE), _LARGEST_RESERVE, self.limit // 3)
 
