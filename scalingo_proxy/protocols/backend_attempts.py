@@ -31,6 +31,10 @@ def _under_way() -> None:
     """Stands for what abandons an attempt, until the attempt has been begun."""
 
 
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_CONNECTING, _SERVING = Phase.CONNECTING, Membership.SERVING
+
+
 class BackendAttempts(SearchNotes):
     """The attempts of one search; a base class for the reason its successor gives.
 
@@ -95,7 +99,7 @@ class BackendAttempts(SearchNotes):
     def _connect(self) -> None:
         env, pool, lease = self._env, self._pool, self._lease
         assert pool is not None and lease is not None
-        self.phase = Phase.CONNECTING
+        self.phase = _CONNECTING
         self._reused = False
         self._connecting_since = env.seconds()
         env.deadlines.clear(self._timed)  # the attempt has its own
@@ -121,7 +125,7 @@ class BackendAttempts(SearchNotes):
         self._attempt_over()
         lease, pool = self._lease, self._pool
         assert lease is not None and pool is not None
-        if lease.member.membership is Membership.SERVING:
+        if lease.member.membership is _SERVING:
             self._send(backend)
         else:
             # It left the app meanwhile; its address may be somebody else's by now.

@@ -52,6 +52,10 @@ class Doing(enum.Enum):
     CLOSED = "closed"
 
 
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_WAITING, _CLOSED = Doing.WAITING, Doing.CLOSED
+
+
 class HTTPEnding(HTTPResponder):
     """The ways in which a client connection ends.
 
@@ -66,7 +70,7 @@ class HTTPEnding(HTTPResponder):
 
     def __init__(self, factory: HTTPProxyFactory) -> None:
         super().__init__(factory)
-        self._doing = Doing.WAITING
+        self._doing = _WAITING
         self._ahead = bytearray()
         self._reading_paused = False
         self._progress = SendProgress()
@@ -91,13 +95,13 @@ class HTTPEnding(HTTPResponder):
 
     def _tell_unread(self, error: ProxyError) -> None:
         """The connection ends: tell of bytes that wait and will not become a request, if there are any."""
-        if self._ahead and (self._doing is Doing.HEAD or self._doing is Doing.WAITING):
+        if self._ahead and (self._doing is Doing.HEAD or self._doing is _WAITING):
             self._env.refused(self._unread_record(), error)
             self._ahead.clear()
 
     def _close(self) -> None:
         """Close once what is written has gone out, if the client takes it at all."""
-        self._stop_serving(Doing.CLOSED)
+        self._stop_serving(_CLOSED)
         self._wait(self._env.timeouts.idle)
         self.transport.loseConnection()
 
@@ -108,7 +112,7 @@ class HTTPEnding(HTTPResponder):
         a reset; elsewhere what was sent may go out first.
         """
         if self._ends_by_close:
-            self._doing = Doing.CLOSED
+            self._doing = _CLOSED
             self.transport.abortConnection()
         else:
             self._close()
@@ -129,7 +133,7 @@ class HTTPEnding(HTTPResponder):
         self._ahead.clear()
         self.transport.unregisterProducer()
         self._reading_paused = False
-        if doing is not Doing.CLOSED or not isinstance(self.transport, Eager):
+        if doing is not _CLOSED or not isinstance(self.transport, Eager):
             # Whoever does not read does not learn that the client has gone; who closes TCP does not read.
             self.transport.resumeProducing()
 
@@ -164,15 +168,15 @@ class HTTPEnding(HTTPResponder):
     def idle_since(self) -> float | None:
         """Since when a request, or the rest of its head, is waited for."""
         timeouts = self._env.timeouts
-        if self._doing is Doing.WAITING and self.has_asked:
+        if self._doing is _WAITING and self.has_asked:
             return self.deadline - timeouts.keep_alive
-        if self._doing is Doing.WAITING or self._doing is Doing.HEAD:
+        if self._doing is _WAITING or self._doing is Doing.HEAD:
             return self.deadline - timeouts.request_head
         return None
 
     def crawls(self, now: float) -> bool:
         """Whether its upload, or its reading, is slower than any network that people put up with."""
-        if self._doing is Doing.CLOSED:
+        if self._doing is _CLOSED:
             return self.deadline - self._env.timeouts.idle + CRAWL_SECONDS <= now  # it takes its time
         exchange = self._exchange
         if exchange is None or self._doing is not Doing.EXCHANGE:
@@ -187,7 +191,7 @@ class HTTPEnding(HTTPResponder):
 
     def give_up(self) -> None:
         """Close, to make room for others."""
-        if self._doing is Doing.WAITING:
+        if self._doing is _WAITING:
             self._close()
         elif self._exchange is not None:
             self._exchange.deadline_reached()  # it is told what it would have been told later
@@ -199,7 +203,7 @@ class HTTPEnding(HTTPResponder):
 
     def drain(self) -> None:
         """The proxy stops: close if nothing is under way or just about to be, else after the answer."""
-        if self._doing is Doing.WAITING and not self._leaves_when_quiet:
+        if self._doing is _WAITING and not self._leaves_when_quiet:
             since = self.idle_since()
             now = self._env.seconds()
             quiet = now - since if since is not None else 0.0

@@ -43,6 +43,10 @@ _log = Logger()
 _READ_AHEAD_BYTES = 65536
 
 
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_HELLO, _RESOLVING, _HANDED_OVER = Doing.HELLO, Doing.RESOLVING, Doing.HANDED_OVER
+
+
 @implementer(IHalfCloseableProtocol)
 class TLSFrontend(TLSEnding):
     """The proxy's end of a client connection to a TLS listener.
@@ -67,9 +71,9 @@ class TLSFrontend(TLSEnding):
     def dataReceived(self, data: bytes) -> None:
         if self._owner is not None:
             self._owner.dataReceived(data)
-        elif self._doing is Doing.HELLO:
+        elif self._doing is _HELLO:
             self._receive_hello(data)
-        elif self._doing in (Doing.RESOLVING, Doing.WAITING):
+        elif self._doing in (_RESOLVING, Doing.WAITING):
             self._ahead += data
             if len(self._ahead) > _READ_AHEAD_BYTES:
                 self.transport.pauseProducing()
@@ -77,7 +81,7 @@ class TLSFrontend(TLSEnding):
     def readConnectionLost(self) -> None:
         if IHalfCloseableProtocol.providedBy(self._owner):
             self._owner.readConnectionLost()
-        elif self._doing is Doing.RESOLVING:
+        elif self._doing is _RESOLVING:
             self._has_ended = True  # a tunnel can go on with that
         else:
             self._end(ClientClosed("the client left before its handshake began"))
@@ -112,7 +116,7 @@ class TLSFrontend(TLSEnding):
         env, record = self._env, self._record
         assert record is not None
         self._hello = hello
-        self._doing = Doing.RESOLVING
+        self._doing = _RESOLVING
         record.host = hello.server_name or "-"
         # Behind a trusted proxy it is not the peer whose address counts, but whom the requests name.
         if env.policies.access and not self.identity.trusted:
@@ -127,6 +131,10 @@ class TLSFrontend(TLSEnding):
                 self.refuse(UnknownHost("the client gave no server name"), Alert.UNRECOGNIZED_NAME)
             else:
                 self._resolved(default)
+            return
+        route = None if env.route_at_once is None else env.route_at_once(hello.server_name)
+        if route is not None:
+            self._resolved(route)
             return
         try:
             answer = env.resolver.resolve(RouteQuery(hello.server_name, "tls", record.client))
@@ -145,7 +153,7 @@ class TLSFrontend(TLSEnding):
 
     def _resolved(self, route: Route) -> None:
         self._resolving = None
-        if self._doing is not Doing.RESOLVING:
+        if self._doing is not _RESOLVING:
             return
         record = self._record
         assert record is not None
@@ -161,7 +169,7 @@ class TLSFrontend(TLSEnding):
 
     def _unresolved(self, failure: Failure) -> None:
         self._resolving = None
-        if self._doing is not Doing.RESOLVING:
+        if self._doing is not _RESOLVING:
             return
         if isinstance(failure.value, ProxyError):
             self._refuse_resolution(failure.value)
@@ -186,7 +194,7 @@ class TLSFrontend(TLSEnding):
         Where the transport allows it, nothing of this stays in the way.
         """
         self._owner = owner
-        self._doing = Doing.HANDED_OVER
+        self._doing = _HANDED_OVER
         if len(self._ahead) > _READ_AHEAD_BYTES and not self._has_ended:
             self.transport.resumeProducing()
         if getattr(self.transport, "protocol", None) is self:

@@ -33,6 +33,10 @@ __all__ = ["Passthrough"]
 _READ_AHEAD_BYTES = 65536
 
 
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_TUNNEL, _OVER = Phase.TUNNEL, Phase.OVER
+
+
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Passthrough(PassthroughEnding):
     """One client's tunnel, from the moment its app is known.
@@ -112,7 +116,7 @@ class Passthrough(PassthroughEnding):
         assert pool is not None and lease is not None
         if pool.app.send_proxy:
             backend.transport.write(self._proxy_header(pool.app.send_proxy))
-        self.phase = Phase.TUNNEL
+        self.phase = _TUNNEL
         lease.become_tunnel()
         self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.first_byte)
         self._relay = relay = Relay(
@@ -150,7 +154,7 @@ class Passthrough(PassthroughEnding):
     def dataReceived(self, data: bytes) -> None:
         if self._relay is not None:
             self._relay.client.data_received(data)
-        elif self.phase is not Phase.OVER:
+        elif self.phase is not _OVER:
             self._ahead += data
             if len(self._ahead) > _READ_AHEAD_BYTES:
                 self.transport.pauseProducing()
@@ -160,7 +164,7 @@ class Passthrough(PassthroughEnding):
         self._client_ended = True
         if self._relay is not None:
             self._relay.client.read_closed()
-        elif self.phase is Phase.OVER:
+        elif self.phase is _OVER:
             self.transport.loseConnection()
         elif self.phase is Phase.QUEUED:
             self._wait_no_longer_than_to_connect()
