@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 from twisted.internet.task import deferLater
 
-from scalingo_proxy.model import Limits, Timeouts
+from scalingo_proxy.errors import UnknownHost
+from scalingo_proxy.model import Limits, Route, RouteQuery, Timeouts
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.testing.connecting import Reach
 from scalingo_proxy.testing.world import World
@@ -34,6 +35,26 @@ class TunnelTests(PassthroughTestCase):
             client.send(b"finished")
             world.settle()
             self.assertEqual(server.connection.received, hello() + b"early data" + b"finished")
+
+    def test_route_at_once(self) -> None:
+        """No question is made for a name whose route is known without; for others it is."""
+        world = self.world()
+        (server,) = self.serve(world, greeting=b"answer")
+        route = world.resolver.resolve(RouteQuery("hello.test", "tls"))
+        asked: list[RouteQuery] = []
+
+        def resolve(query: RouteQuery) -> Route:
+            asked.append(query)
+            raise UnknownHost()
+
+        self.patch(world.factory.env, "resolver", SimpleNamespace(resolve=resolve))
+        self.patch(world.factory.env, "route_at_once", {"hello.test": route}.get)
+        clients = [world.client().send(hello(name)) for name in (b"hello.test", b"other.test")]
+        world.settle()
+        self.assertEqual(clients[0].received, b"answer")
+        self.assertEqual(server.connection.received, hello())
+        self.assertEqual(alert_of(clients[1]), "unrecognized_name")
+        self.assertEqual([each.host for each in asked], ["other.test"])
 
     def test_bytewise(self) -> None:
         """A hello that comes byte by byte is replayed as one."""
