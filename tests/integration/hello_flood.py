@@ -1,6 +1,6 @@
 """A flood of TLS hellos as a program of its own: so many wait for an answer, and none is used.
 
-At most a thousand a second, which is more than two processors' worth of handshakes.
+At most three thousand a second, which is more than two processors' worth of handshakes.
 
 Run as ``python hello_flood.py PORT COUNT NAME [PROXY-HEADER]``; it ends when its standard input does, and
 writes how many hellos were answered by a handshake and how many by an alert or an end.
@@ -33,7 +33,7 @@ def main(port: int, count: int, name: str, header: str = "") -> None:
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin, selectors.EVENT_READ)
     while True:
-        for _ in range(min(count - opened, 10)):
+        for _ in range(min(count - opened, 30)):
             client = socket.socket()
             client.setblocking(False)
             client.connect_ex(("127.0.0.1", port))

@@ -31,7 +31,7 @@ def assert_counted(test: WorldTestCase, world: World, app: WorldApp) -> None:
 class HTTP1Tests(WorldTestCase):
     """Streams of requests: valid, damaged, spliced."""
 
-    @examples(400)
+    @examples(200)
     @given(request_streams, cut_places)
     def test_streams(self, stream: bytes, places: list[float]) -> None:
         """In pieces of any size."""
@@ -102,7 +102,7 @@ def header_lists(draw: st.DrawFn) -> Fields:
 class HTTP2Tests(HTTP2TestCase):
     """Header lists that would mean something else as HTTP/1."""
 
-    @examples(400)
+    @examples(200)
     @given(st.lists(st.tuples(header_lists(), st.binary(max_size=20)), min_size=1, max_size=3))
     def test_header_lists(self, requests: list[tuple[Fields, bytes]]) -> None:
         """Each on a stream of its own, with a body behind."""

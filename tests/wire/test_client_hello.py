@@ -302,7 +302,7 @@ def _within(sizes: list[int], total: int) -> list[int]:
 class PropertyTests(SynchronousTestCase):
     """Nothing but hellos and refusals, whatever comes."""
 
-    @examples(400)
+    @examples(200)
     @given(st.one_of(damaged(), altered(), crooked()), st.randoms(use_true_random=False))
     def test_damage(self, data: bytes, randomness: random.Random) -> None:
         """Damaged input is read or refused, in bounds, and in every cut alike."""
@@ -327,7 +327,7 @@ class PropertyTests(SynchronousTestCase):
         data, name = given_hello
         self.assertEqual(accepted(data).server_name, name)
 
-    @examples(1200)
+    @examples(600)
     @given(st.one_of(altered(), crooked(), damaged()))
     def test_one_name(self, data: bytes) -> None:
         """OpenSSL never finds another name in a hello than we do."""

@@ -152,13 +152,13 @@ class KnownRequestsTests(SynchronousTestCase):
         self.check(blocks, SMALL)
 
     @given(st.lists(request_streams, min_size=1, max_size=4), st.sampled_from([Limits(), SMALL]))
-    @examples(300)
+    @examples(120)
     def test_random(self, streams: list[bytes], limits: Limits) -> None:
         """Whatever comes, behind any line and in any company."""
         self.check([line + b"\r\n" + section for section in sections(streams) for line in LINES], limits)
 
     @given(st.lists(sections_of_changes, min_size=1, max_size=5))
-    @examples(600)
+    @examples(250)
     def test_changes(self, changed: list[bytes]) -> None:
         """Sections that differ in what is left blank, or only look like it."""
         self.check([line + b"\r\n" + section for section in changed for line in LINES[:3]], Limits())
@@ -287,13 +287,13 @@ class KnownResponsesTests(SynchronousTestCase):
             self.check([block])
 
     @given(st.lists(response_streams, min_size=1, max_size=4))
-    @examples(300)
+    @examples(120)
     def test_random(self, streams: list[bytes]) -> None:
         """Whatever comes."""
         self.check([start + end for start, end, _ in (data.partition(b"\r\n\r\n") for data in streams)])
 
     @given(st.lists(heads, min_size=1, max_size=6))
-    @examples(1000)
+    @examples(400)
     def test_changes(self, blocks: list[bytes]) -> None:
         """Heads that differ in what is left blank, or only look like it."""
         self.check(blocks)
