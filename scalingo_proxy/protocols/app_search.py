@@ -53,7 +53,7 @@ class AppSearch(BackendSearch):
             # The connection may be reused for other hosts of its certificate, never beyond.
             self.fail(Misdirected())
             return
-        route = None if env.route_at_once is None else env.route_at_once(host)
+        route = env.route_at_once(host)
         if route is not None:
             # No question is made for what stands in a table (0.7 µs less where hosts change).
             self._routed(route)

@@ -69,6 +69,10 @@ class SilentObserver:
         pass
 
 
+def _must_be_asked(host: str) -> None:
+    """What resolvers know at once that do not say so."""
+
+
 class Environment:
     """Resolver, pools, connections, clock, observer and defaults of one proxy.
 
@@ -96,7 +100,7 @@ class Environment:
         self.seconds: Callable[[], float] = reactor.seconds
         self.resolver = resolver
         #: What it answers for a host without being asked a question, if it is one that can.
-        self.route_at_once: Callable[[str], Route | None] | None = getattr(resolver, "route_at_once", None)
+        self.route_at_once: Callable[[str], Route | None] = getattr(resolver, "route_at_once", _must_be_asked)
         self.pools = pools
         self.connections = connections
         self.deadlines = deadlines

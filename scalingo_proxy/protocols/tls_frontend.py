@@ -132,7 +132,7 @@ class TLSFrontend(TLSEnding):
             else:
                 self._resolved(default)
             return
-        route = None if env.route_at_once is None else env.route_at_once(hello.server_name)
+        route = env.route_at_once(hello.server_name)
         if route is not None:
             self._resolved(route)
             return
