@@ -84,9 +84,14 @@ class BackendConnections:
         """
         idle = self._idle.get(member)
         while idle:
-            backend = idle.pop() if idle[-1].preface == preface else _take_from(idle, preface)
-            if backend is None:
-                return None
+            backend = idle.pop()
+            # Nearly all have none: the same object.  Bytes that are compared cost 0.05 µs.
+            if backend.preface is not preface and backend.preface != preface:
+                idle.append(backend)
+                fitting = _take_from(idle, preface)
+                if fitting is None:
+                    return None
+                backend = fitting
             backend.deadline = NEVER
             if must_be_alive and not backend.is_alive():
                 self.had_closed(backend)
@@ -135,24 +140,30 @@ class BackendConnections:
     def give_back(self, backend: HTTPBackend, now: float) -> None:
         """An exchange is over and its connection can carry another."""
         member = backend.member
-        idle = self._idle.get(member)
-        if idle is None:
-            idle = self._idle[member] = []
-        is_wanted = member.membership is _SERVING and not self._closing
-        if backend.preface and len(idle) >= MAX_IDLE_PER_BACKEND:
-            # They fit one client each, and that of the oldest may be gone long since.
-            self.discard(idle[0])
-        if not is_wanted or (
-            len(idle) >= MAX_IDLE_PER_BACKEND and len(idle) >= min(member.limit, _MOST_IDLE_PER_BACKEND)
-        ):
+        if member.membership is not _SERVING or self._closing:
             self.discard(backend)
             return
-        idle.append(backend)
+        idle = self._idle.get(member)
+        if idle is None:
+            self._idle[member] = [backend]
+        elif len(idle) < MAX_IDLE_PER_BACKEND or self._make_room(idle, backend):
+            idle.append(backend)
+        else:
+            self.discard(backend)
+            return
         backend.idle_since = now
         limit = self._ages.limit(member, IDLE_SECONDS, now) if self._ages.closes else IDLE_SECONDS
         backend.deadline = at = now + limit
         if at < backend.covered_from:
             self._deadlines.look_sooner(backend)
+
+    def _make_room(self, idle: list[HTTPBackend], backend: HTTPBackend) -> bool:
+        """Whether *backend* may join so many; one of them may be closed for it."""
+        if backend.preface:
+            # They fit one client each, and that of the oldest may be gone long since.
+            self.discard(idle[0])
+        most: int = max(MAX_IDLE_PER_BACKEND, min(backend.member.limit, _MOST_IDLE_PER_BACKEND))
+        return len(idle) < most
 
     def closed_by_backend(self, backend: HTTPBackend) -> None:
         """The backend closed it, perhaps because nobody had used it for so long."""

@@ -160,12 +160,17 @@ class Exchange(ExchangeRequest):
         if self._head.websocket_key and self._is_no_websocket(head):
             return
         record = self.record
+        record.status = head.status
         if record.first_byte_at is None:
             record.first_byte_at = now
-        self._begin_response(head)
-        record.bytes_out += len(payload)
-        lease, self._lease = self._lease, None
+        if self._hsts:
+            self._add_hsts(head)
+        self.response_begun = True
+        self.phase = _RESPONDING
+        record.bytes_out = len(payload)
+        lease = self._lease
         if lease is not None:
+            self._lease = None
             lease.release(_COMPLETED, now)
         self._downstream.send_whole(head, payload, relayed_trailers(trailers) if trailers else trailers)
         if self.phase is not _OVER:  # the client may have been lost inside the call
@@ -185,10 +190,16 @@ class Exchange(ExchangeRequest):
         record.status = head.status
         if record.first_byte_at is None:
             record.first_byte_at = self._env.seconds()
-        if self._hsts and not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
-            head.fields = (*head.fields, (b"Strict-Transport-Security", HSTS))
+        if self._hsts:
+            self._add_hsts(head)
         self.response_begun = True
         self.phase = _RESPONDING
+
+    @staticmethod
+    def _add_hsts(head: ResponseHead) -> None:
+        """Say that the app is asked over TLS only, unless it has said so itself."""
+        if not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
+            head.fields = (*head.fields, (b"Strict-Transport-Security", HSTS))
 
     def _note_answer(self) -> None:
         """Say that the backend answers, where that is news and the end may be far."""

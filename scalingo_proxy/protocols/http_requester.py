@@ -37,7 +37,6 @@ class HTTPRequester(Protocol, Timed):
     :ivar member: the pool member at the other end.
     :ivar preface: what goes first over the connection, before TLS if there is any.
     :ivar idle_since: when it was last given back; means nothing before that.
-    :ivar served: how many exchanges it has carried to their end.
     """
 
     transport: Any
@@ -48,7 +47,6 @@ class HTTPRequester(Protocol, Timed):
         self.member = member
         self.preface = preface
         self.exchange: Exchange | None = exchange
-        self.served = 0
         self.idle_since = 0.0
         self.relay_end: RelayEnd | None = None
         self._connections = connections
