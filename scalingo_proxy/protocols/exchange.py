@@ -63,7 +63,7 @@ class Exchange(ExchangeRequest):
             return False
         answer = ResponseHead(301, b"Moved Permanently", 1)
         answer.fields = [(b"Location", location.encode("ascii")), (b"Content-Length", b"0")]
-        self._begin_response(answer)
+        answer = self._begin_response(answer)
         self._downstream.send_whole(answer, b"", [])
         if self.phase is not Phase.OVER:
             self._finish()
@@ -141,7 +141,7 @@ class Exchange(ExchangeRequest):
         """The response's head is there, its end is not."""
         if self._head.websocket_key and self._is_no_websocket(head):
             return
-        self._begin_response(head)
+        head = self._begin_response(head)
         self._note_answer()
         self.alive()
         self.record.bytes_out += len(payload)
@@ -164,7 +164,7 @@ class Exchange(ExchangeRequest):
         if record.first_byte_at is None:
             record.first_byte_at = now
         if self._hsts:
-            self._add_hsts(head)
+            head = self._with_hsts(head)
         self.response_begun = True
         self.phase = _RESPONDING
         record.bytes_out = len(payload)
@@ -185,21 +185,24 @@ class Exchange(ExchangeRequest):
         if self.phase is not Phase.OVER:
             self._finish()
 
-    def _begin_response(self, head: ResponseHead) -> None:
+    def _begin_response(self, head: ResponseHead) -> ResponseHead:
+        """Note that an answer begins; gives the head that the client is sent."""
         record = self.record
         record.status = head.status
         if record.first_byte_at is None:
             record.first_byte_at = self._env.seconds()
         if self._hsts:
-            self._add_hsts(head)
+            head = self._with_hsts(head)
         self.response_begun = True
         self.phase = _RESPONDING
+        return head
 
     @staticmethod
-    def _add_hsts(head: ResponseHead) -> None:
+    def _with_hsts(head: ResponseHead) -> ResponseHead:
         """Say that the app is asked over TLS only, unless it has said so itself."""
-        if not any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
-            head.fields = (*head.fields, (b"Strict-Transport-Security", HSTS))
+        if any(name.lower() == b"strict-transport-security" for name, _ in head.fields):
+            return head
+        return head.with_field(b"Strict-Transport-Security", HSTS)
 
     def _note_answer(self) -> None:
         """Say that the backend answers, where that is news and the end may be far."""
@@ -238,7 +241,7 @@ class Exchange(ExchangeRequest):
             return
         if self._head.websocket_key and self._is_no_websocket(head):
             return
-        self._begin_response(head)
+        head = self._begin_response(head)
         self._note_answer()
         self.phase = Phase.TUNNEL
         self.alive()

@@ -62,15 +62,18 @@ class Form:
     :param start: stands in front of them, or nothing.
     :param fields: as they were read, the values that change included.
     :param key: what :func:`leave_blank` left of the head they were read from.
+    :param end: stands behind them, or nothing.
     :ivar names: of all blanks, in order.
     :ivar encoded: what HTTP/2 makes of all that is printed on it, once that was asked for.
     :ivar is_exact: whether a blank of each name that is among the fields is
         one of them, and nothing else is; the form is good for nothing if not.
     """
 
-    __slots__ = ("_blanks", "_fields", "_lines", "_used", "encoded", "is_exact", "names")
+    __slots__ = ("_blanks", "_fields", "_used", "_words", "encoded", "is_exact", "names")
 
-    def __init__(self, start: bytes, fields: Sequence[tuple[bytes, bytes]], key: Key) -> None:
+    def __init__(
+        self, start: bytes, fields: Sequence[tuple[bytes, bytes]], key: Key, end: bytes = b""
+    ) -> None:
         self.names = [name[:-2] for name in key[1::2]]
         self._blanks = [place for place, (name, _) in enumerate(fields) if name in self.names]
         relayed = {name for name, _ in fields}
@@ -84,12 +87,12 @@ class Form:
         for place, field in enumerate(fields):
             line = b": ".join(field).replace(b"%", b"%%")
             pieces.append(field[0] + b": %b" if place in self._blanks else line)
-        self._lines = b"\r\n".join([*pieces, b""])
+        self._words = b"\r\n".join([*pieces, end.replace(b"%", b"%%")])
         self.encoded: list[bytes] | None = None
 
-    def lines(self, values: Sequence[bytes]) -> bytes:
-        """The start and all fields with *values*, each line with its end."""
-        return self._lines % self.relayed(values)
+    def words(self, values: Sequence[bytes]) -> bytes:
+        """The start, all fields with *values*, each line with its end, and the end."""
+        return self._words % self.relayed(values)
 
     def fields(self, values: Sequence[bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """All fields with *values*."""

@@ -13,13 +13,14 @@ from types import MappingProxyType
 
 from scalingo_proxy.wire.grammar import NEVER_IN_A_HEAD, FramingError
 from scalingo_proxy.wire.head_forms import Form
-from scalingo_proxy.wire.http1_body import NO_BODY
+from scalingo_proxy.wire.http1_body import NO_BODY, FramingKind
 
 __all__ = [
     "RequestHead",
     "ResponseHead",
     "head_end",
     "join_lines",
+    "last_lines",
     "parse_length",
     "plain_length",
     "rewrite_field",
@@ -40,6 +41,9 @@ ENDLESS = 10**MAX_LENGTH_DIGITS
 
 #: What nearly every client says: nothing to remove, and already in its shortest form.
 USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
+# Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
+_CHUNKED, _UNTIL_CLOSE = FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE
+
 _NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
@@ -106,7 +110,7 @@ class RequestHead:
     def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
         """Take the lines from *form*; and the fields, when somebody asks for them."""
         self._fields, self._filled = None, (form, values)
-        self.lines = form.lines(values)
+        self.lines = form.words(values)
 
     @property
     def fields(self) -> Pairs:
@@ -125,12 +129,14 @@ class RequestHead:
 class ResponseHead:
     """A response head as a backend sent it.
 
+    Once it was read nobody changes it: others may have been given the same.
+
     :ivar status: 100 to 999.
     :ivar reason: the reason phrase, may be empty.
     :ivar version: the minor version.
     :ivar fields: end-to-end fields, in order and case.
-    :ivar lines: the status line and the fields, each line with its end, where
-        that is known already; else ``b""``.
+    :ivar words: the whole as a client reads it that speaks HTTP/1.1 and stays, where that is
+        known already; else ``b""``.
     :ivar framing: how the body ends.
     :ivar keep_alive: the connection may be used again after it.
     :ivar upgrade: the protocol switched to, when the status is 101.
@@ -141,28 +147,28 @@ class ResponseHead:
         "_filled",
         "framing",
         "keep_alive",
-        "lines",
         "reason",
         "status",
         "upgrade",
         "version",
+        "words",
     )
 
     def __init__(self, status: int, reason: bytes, version: int) -> None:
         self.status = status
         self.reason = reason
         self.version = version
-        self.lines = b""
+        self.words = b""
         self.framing = NO_BODY
         self.keep_alive = False
         self.upgrade = b""
         self._fields: Pairs | None = ()
         self._filled: Filled | None = None
 
-    def again(self) -> ResponseHead:
-        """Another like it; of what both share nothing can be changed."""
+    def with_field(self, name: bytes, value: bytes) -> ResponseHead:
+        """Another like it, with a further field."""
         head = ResponseHead(self.status, self.reason, self.version)
-        head._fields, head._filled, head.lines = self._fields, self._filled, self.lines
+        head._fields = (*self.fields, (name, value))
         head.framing = self.framing
         head.keep_alive = self.keep_alive
         head.upgrade = self.upgrade
@@ -171,14 +177,14 @@ class ResponseHead:
     # As in RequestHead, and no base of both: CPython notes in the code where an object keeps its
     # attributes, and has to look for them where two classes take turns (0.4 µs less for a request).
     def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
-        """Take the lines from *form*; and the fields, when somebody asks for them."""
+        """Take the words from *form*; and the fields, when somebody asks for them."""
         self._fields, self._filled = None, (form, values)
-        self.lines = form.lines(values)
+        self.words = form.words(values)
 
     @property
     def filled(self) -> Filled | None:
-        """The form that this is, and the values in it; None when it is read without one, or changed."""
-        return self._filled if self.lines else None
+        """The form that this is, and the values in it; None when it was read without one."""
+        return self._filled
 
     @property
     def fields(self) -> Pairs:
@@ -190,8 +196,9 @@ class ResponseHead:
 
     @fields.setter
     def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        if self.words:
+            raise AttributeError("others may have been given this head")
         self._fields = tuple(fields)
-        self.lines = b""
 
 
 def head_end(received: bytes | bytearray, searched: int) -> int:
@@ -213,6 +220,12 @@ def join_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Fields as lines, each with its end; nothing for none."""
     # Joined, not formatted: 0.4 µs a field against 0.9.
     return b"\r\n".join([*[b": ".join(field) for field in fields], b""])
+
+
+def last_lines(head: ResponseHead) -> bytes:
+    """What stands behind the fields, for a client that speaks HTTP/1.1 and stays."""
+    kind = head.framing.kind
+    return b"Transfer-Encoding: chunked\r\n\r\n" if kind is _CHUNKED or kind is _UNTIL_CLOSE else b"\r\n"
 
 
 def rewrite_field(head: RequestHead | ResponseHead, name: bytes, value: bytes) -> None:

@@ -295,12 +295,16 @@ class ResponseRewritingTests(SynchronousTestCase):
         head.framing = Framing(FramingKind.LENGTH)
         self.assertIn(b"Connection: keep-alive\r\n", response_head_for_client(head, 0, keep_alive=True))
 
-    def test_extra(self) -> None:
+    def test_last_lines(self) -> None:
         """Lines of ours stand behind those of the backend."""
         head = ResponseHead(200, b"", 1)
         head.fields = [(b"A", b"b")]
-        words = response_head_for_client(head, 1, keep_alive=True, extra=b"C: d\r\n")
-        self.assertEqual(words, b"HTTP/1.1 200 \r\nA: b\r\nC: d\r\n\r\n")
+        head.framing = Framing(FramingKind.UNTIL_CLOSE)
+        words = b"HTTP/1.1 200 \r\nA: b\r\nTransfer-Encoding: chunked\r\n"
+        self.assertEqual(response_head_for_client(head, 1, keep_alive=True), words + b"\r\n")
+        self.assertEqual(
+            response_head_for_client(head, 1, keep_alive=False), words + b"Connection: close\r\n\r\n"
+        )
 
     def test_switch(self) -> None:
         """A 101 names the protocol, and itself hop-by-hop."""

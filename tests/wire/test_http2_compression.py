@@ -217,6 +217,6 @@ class EncoderTests(SynchronousTestCase):
         for _ in range(4):
             head = parse_response_head(block, b"GET")
         self.assertIsNotNone(head.filled)
-        head.fields = (*head.fields, (b"X", b"y"))
-        decoded = Decoder().decode(http2_response_block(head, LeanEncoder()), raw=True)
+        block = http2_response_block(head.with_field(b"X", b"y"), LeanEncoder())
+        decoded = Decoder().decode(block, raw=True)
         self.assertEqual(tuple(decoded[-1]), (b"x", b"y"))

@@ -200,7 +200,7 @@ class KnownRequestsTests(SynchronousTestCase):
             block = b"GET / HTTP/1.1\r\nHost: app.test\r\nCookie: secret-%d\r\n\r\n" % number
             parse_request_head(block, Limits())
         ((key, known),) = known_requests._forms.recent.items()
-        held = [key, known.form._fields, known.form._lines, known._special]
+        held = [key, known.form._fields, known.form._words, known._special]
         self.assertNotIn("secret", repr(held))
         self.assertEqual(known_requests._sections.recent, {})
 
@@ -219,14 +219,20 @@ def told_of(block: bytes, method: bytes) -> Any:
         head = parse_response_head(block, method)
     except ProxyError as error:
         return type(error), error.detail
-    names = [name for name in ResponseHead.__slots__ if name[0] != "_" and name != "lines"]
+    names = [name for name in ResponseHead.__slots__ if name[0] != "_" and name != "words"]
     seen: dict[str, Any] = {name: getattr(head, name) for name in names}
     # Before the fields were asked for, and after.
-    words = [(informational_head(head), response_head_for_client(head, 1, True))]
+    words = [words_of(head)]
     seen["fields"] = head.fields
-    words.append((informational_head(head), response_head_for_client(head, 1, True)))
+    words.append(words_of(head))
     seen["words"] = words
     return seen
+
+
+def words_of(head: ResponseHead) -> list[bytes]:
+    """A response head in all words that a client may read."""
+    ways = [(version, keep_alive) for version in (0, 1) for keep_alive in (False, True)]
+    return [informational_head(head), *[response_head_for_client(head, *way) for way in ways]]
 
 
 #: What changes from answer to answer, and what only seems to.
@@ -303,7 +309,7 @@ class KnownResponsesTests(SynchronousTestCase):
         for number in range(5):
             block = b"HTTP/1.1 200 OK\r\nDate: %d\r\nA: b\r\nContent-Length: %d\r\n\r\n" % (number, number)
             head = parse_response_head(block, b"GET")
-            self.assertEqual(bool(head.lines), number > 1)
+            self.assertEqual(bool(head.words), number > 1)
             self.assertEqual(head.framing.length, number)
             self.assertEqual(response_head_for_client(head, 1, True), block)
             told = b"%d" % number
@@ -315,14 +321,28 @@ class KnownResponsesTests(SynchronousTestCase):
             head = parse_response_head(b"HTTP/1.1 204 x\r\nContent-Length: %b\r\n\r\n" % length, b"GET")
             self.assertIs(head.keep_alive, keep_alive)
 
-    def test_changed(self) -> None:
+    def test_further_field(self) -> None:
         """A field that is added goes out, too, and to nobody else."""
         block = b"HTTP/1.1 200 OK\r\nDate: 1\r\n\r\n"
         for _ in range(4):
             head = parse_response_head(block, b"GET")
             self.assertEqual(head.fields, ((b"Date", b"1"),))
-            head.fields = (*head.fields, (b"A", b"b"))
-            self.assertIn(b"\r\nA: b\r\n", response_head_for_client(head, 1, True))
+            further = head.with_field(b"A", b"b")
+            self.assertIsNone(further.filled)
+            for words in words_of(further):
+                self.assertIn(b"\r\nA: b\r\n", words)
+
+    def test_shared(self) -> None:
+        """A whole head that came before is the same for all, and its fields cannot be changed."""
+        block = b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n"
+        for _ in range(4):
+            parse_response_head(block, b"GET")
+        head = parse_response_head(block, b"GET")
+        self.assertIs(parse_response_head(block, b"POST"), head)
+        with self.assertRaises(AttributeError):
+            head.fields = ()
+        self.assertRaises(AttributeError, rewrite_field, head, b"date", b"2")
+        self.assertIsNot(parse_response_head(block, b"HEAD"), head)
 
 
 class SharingTests(SynchronousTestCase):
