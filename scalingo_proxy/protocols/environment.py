@@ -28,6 +28,7 @@ from scalingo_proxy.transports.pipes import Pipes
 from scalingo_proxy.wire.error_answer import Page
 from scalingo_proxy.wire.http1_response import forget_unused_responses
 from scalingo_proxy.wire.http2_head import forget_unused_header_lists
+from scalingo_proxy.wire.known_hellos import forget_unused_hellos
 from scalingo_proxy.wire.known_requests import forget_unused_requests
 from scalingo_proxy.wire.request_id import RequestIds
 
@@ -140,7 +141,12 @@ class Environment:
         self._forgetting = Forgetting(
             deadlines,
             self.seconds,
-            [forget_unused_requests, forget_unused_responses, forget_unused_header_lists],
+            [
+                forget_unused_hellos,
+                forget_unused_requests,
+                forget_unused_responses,
+                forget_unused_header_lists,
+            ],
         )
         # Ordered, so that the same run gives the same order of events.
         self._users: dict[object, None] = {}

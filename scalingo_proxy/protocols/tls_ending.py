@@ -63,24 +63,29 @@ class TLSEnding(Protocol, Timed):
     transport: Any
     has_asked = False
 
+    # What an ordinary connection has no use for.
+    _resolving: Deferred[Any] | None = None
+    #: When its handshake began.
+    _began_at = 0.0
+    _is_cut = False
+
     def __init__(self, factory: TLSProxyFactory) -> None:
         self._factory = factory
         self._env = factory.env
         self._doing = _HELLO
-        self._reader = ClientHelloReader()
+        #: Takes the hello where it does not come whole.
+        self._reader: ClientHelloReader | None = None
+        self._whole = b""
         self._hello: ClientHello | None = None
-        self._ahead = bytearray()
+        #: What came behind it while its app was looked for.
+        self._ahead: bytes | bytearray = b""
         self._identity: ClientIdentity | None = None
         self._record: Record | None = None
-        self._resolving: Deferred[Any] | None = None
         #: Who has the connection once it is handed over: a tunnel, or a TLS engine.
         self._owner: Any = None
         self._is_accounted = False
-        #: When its handshake began.
-        self._began_at = 0.0
         #: Whether the client has said all it will say.
         self._has_ended = False
-        self._is_cut = False
 
     @property
     def hello(self) -> ClientHello:
@@ -137,7 +142,7 @@ class TLSEnding(Protocol, Timed):
         if self._resolving is not None:
             resolving, self._resolving = self._resolving, None
             resolving.cancel()
-        if self._reader.received:  # connected and said nothing: there is nothing to tell
+        if self._whole or self._reader is not None:  # connected and said nothing: there is nothing to tell
             self._account(error)
 
     def _account(self, error: ProxyError) -> None:

@@ -31,8 +31,9 @@ from scalingo_proxy.model import Record, Route, RouteQuery
 from scalingo_proxy.protocols.tls_ending import Doing, TLSEnding
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
 from scalingo_proxy.protocols.tls_termination import terminate
-from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, PlainHTTP
+from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, ClientHelloReader, PlainHTTP
 from scalingo_proxy.wire.error_answer import ErrorAnswer
+from scalingo_proxy.wire.known_hellos import known_hello
 from scalingo_proxy.wire.tls_alert import Alert, HelloRefused
 
 __all__ = ["TLSFrontend"]
@@ -69,11 +70,19 @@ class TLSFrontend(TLSEnding):
             self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
-        if self._owner is not None:
+        if self._doing is _HELLO:
+            # Nearly all come whole, and need no reader (12 µs less, for one that is known).
+            hello = known_hello(data) if self._reader is None and type(data) is bytes else None
+            if hello is not None:
+                self._whole = data
+                self._hello_read(hello)
+            else:
+                self._receive_piece(data)
+        elif self._owner is not None:
             self._owner.dataReceived(data)
-        elif self._doing is _HELLO:
-            self._receive_hello(data)
         elif self._doing in (_RESOLVING, Doing.WAITING):
+            if not self._ahead:
+                self._ahead = bytearray()
             self._ahead += data
             if len(self._ahead) > _READ_AHEAD_BYTES:
                 self.transport.pauseProducing()
@@ -100,9 +109,11 @@ class TLSFrontend(TLSEnding):
 
     # -- the hello -----------------------------------------------------------
 
-    def _receive_hello(self, data: bytes) -> None:
+    def _receive_piece(self, data: bytes) -> None:
+        if self._reader is None:
+            self._reader = ClientHelloReader()
         try:
-            hello = self._reader.receive(data)
+            hello = self._reader.receive_piece(data)
         except PlainHTTP as refused:
             answer = ErrorAnswer(BadRequest(str(refused)), self._env.request_ids(), as_json=False)
             self._refuse(BadRequest(str(refused)), answer.http1(1, keep_alive=False, with_body=True))
@@ -149,12 +160,14 @@ class TLSFrontend(TLSEnding):
             else:
                 self._resolving = answer
                 env.deadlines.set(self, env.seconds() + env.timeouts.connect)
-                answer.addCallbacks(self._resolved, self._unresolved)
+                answer.addCallbacks(self._resolved_later, self._unresolved)
+
+    def _resolved_later(self, route: Route) -> None:
+        self._resolving = None
+        if self._doing is _RESOLVING:
+            self._resolved(route)
 
     def _resolved(self, route: Route) -> None:
-        self._resolving = None
-        if self._doing is not _RESOLVING:
-            return
         record = self._record
         assert record is not None
         record.app = route.app.name
@@ -186,7 +199,8 @@ class TLSFrontend(TLSEnding):
     @property
     def received(self) -> bytes:
         """Every byte that the client has sent so far."""
-        return self._reader.received + bytes(self._ahead)
+        received = self._whole if self._reader is None else self._reader.received
+        return received + self._ahead
 
     def hand_over(self, owner: Any) -> None:
         """Everything the transport tells from now on is for *owner*.

@@ -123,7 +123,7 @@ class Passthrough(PassthroughEnding):
             self.transport, backend.transport, self._alive, self._tunnel_ended, self._env.pipes
         )
         backend.join(relay.backend)
-        held, self._ahead = bytes(self._ahead), bytearray()
+        held, self._ahead = bytes(self._ahead), b""
         if len(held) > _READ_AHEAD_BYTES and not self._client_ended:
             self.transport.resumeProducing()
         relay.client.data_received(held)
@@ -155,6 +155,8 @@ class Passthrough(PassthroughEnding):
         if self._relay is not None:
             self._relay.client.data_received(data)
         elif self.phase is not _OVER:
+            if type(self._ahead) is bytes:
+                self._ahead = bytearray(self._ahead)
             self._ahead += data
             if len(self._ahead) > _READ_AHEAD_BYTES:
                 self.transport.pauseProducing()

@@ -64,12 +64,11 @@ class PassthroughEnding(BackendSearch):
     __slots__ = (
         "_ahead",
         "_backend_failed",
-        "_backend_progress",
         "_client_ended",
-        "_client_progress",
         "_hello",
         "_lost",
         "_over",
+        "_progress",
         "_relay",
         "transport",
     )
@@ -88,13 +87,13 @@ class PassthroughEnding(BackendSearch):
         self.transport = transport
         self._hello = hello
         self._over: Callable[[], None] | None = over
-        self._ahead = bytearray(received)
+        self._ahead: bytes | bytearray = received
         self._relay: Relay | None = None
         self._client_ended = False
         self._backend_failed = False
         self._lost = False
-        self._client_progress = SendProgress()
-        self._backend_progress = SendProgress()
+        #: How far either side reads; asked only of a tunnel that is silent.
+        self._progress: tuple[SendProgress, SendProgress] | None = None
 
     def _alive(self) -> None:
         """Bytes moved.  Until the backend's first, only that is waited for."""
@@ -144,8 +143,9 @@ class PassthroughEnding(BackendSearch):
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
         else:
             # A peer that reads slowly is not silent.
-            moved = self._client_progress.has_moved(self.transport)
-            if self._backend_progress.has_moved(relay.backend.transport) or moved:
+            of_client, of_backend = self._progress = self._progress or (SendProgress(), SendProgress())
+            moved = of_client.has_moved(self.transport)
+            if of_backend.has_moved(relay.backend.transport) or moved:
                 self._alive()
             else:
                 self._end(IdleTimeout(), Outcome.ABANDONED)
@@ -207,7 +207,7 @@ class PassthroughEnding(BackendSearch):
     def _refuse(self, error: ProxyError) -> None:
         """Send an alert and close, without losing it to a reset."""
         env, transport = self._env, self.transport
-        self._ahead.clear()
+        self._ahead = b""
         transport.unregisterProducer()
         if not self._client_ended:
             transport.resumeProducing()  # whoever does not read does not learn that the client has gone

@@ -21,8 +21,8 @@ from scalingo_proxy.wire.hello_message import (
     TLS_1_3,
     ClientHello,
     parse_hello,
-    whole_hello,
 )
+from scalingo_proxy.wire.known_hellos import known_hello
 from scalingo_proxy.wire.tls_alert import Alert, HelloRefused
 
 __all__ = [
@@ -100,12 +100,16 @@ class ClientHelloReader:
         :raises HelloRefused: as soon as the bytes can never become a hello
             that is taken here, and again on each further call.
         """
-        if self._refused is not None:
-            raise self._refused
-        if not self._received and type(data) is bytes and (hello := whole_hello(data)) is not None:
+        if not self._received and type(data) is bytes and (hello := known_hello(data)) is not None:
             self._received += data
             self._expected = -1  # nothing more
             return hello
+        return self.receive_piece(data)
+
+    def receive_piece(self, data: bytes) -> ClientHello | None:
+        """As :meth:`receive`, for what is no whole hello without anything unusual, as its caller knows."""
+        if self._refused is not None:
+            raise self._refused
         self._received += data
         try:
             return self._read()

@@ -15,6 +15,7 @@ from scalingo_proxy.wire.tls_alert import Alert, HelloRefused, alert_record
 from scalingo_proxy.wire.tls_vector import take, take_whole
 
 __all__ = [
+    "DECISIVE",
     "MESSAGE_HEADER_BYTES",
     "SSL_3_0",
     "TLS_1_0",
@@ -32,14 +33,23 @@ MESSAGE_HEADER_BYTES = 4
 _MAX_SESSION_ID_BYTES = 32
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
 
+#: The extensions that are looked into.
+DECISIVE = frozenset((_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS))
+
 #: A hello of up to so many bytes is read in one go if nothing about it is unusual.
 _USUAL_BYTES = 4096
 
 #: Extensions of up to so many bytes are said again by the next client, and read once.
 _REPEATED_BYTES = 256
 
-_BEGINNING = struct.Struct(">BBBHBBHBB32xB").unpack_from
-_EXTENSION = struct.Struct(">HH").unpack_from
+#: Of the record and the message, up to the length of the session id.
+_BEGINNING = struct.Struct(">HxHIH32xB").unpack_from
+_TWO_LENGTHS = struct.Struct(">HH").unpack_from
+_LENGTH = struct.Struct(">H").unpack_from
+
+_HANDSHAKE_RECORD = 0x1603
+_CLIENT_HELLO = 1 << 24
+_WITHOUT_COMPRESSION = 0x0100
 
 
 @attrs.frozen
@@ -82,53 +92,51 @@ def whole_hello(data: bytes) -> ClientHello | None:
     """The hello that *data* consists of: one record, and nothing unusual in it, as most are.
 
     ``None`` is no judgement: whoever reads it step by step says what is wrong,
-    if anything is (18 µs less than that, for a browser's).
+    if anything is (17 µs less than that, for a browser's).
     """
     size = len(data)
     if not 60 < size <= _USUAL_BYTES:
         return None
-    kind, major, _, record, message, high, length, version, minor, session = _BEGINNING(data)
+    opening, record, message, version, session = _BEGINNING(data)
     if (
-        (kind, major, message, high, version) != (22, 3, 1, 0, 3)
+        opening != _HANDSHAKE_RECORD
         or record != size - 5
-        or length != size - 9
+        or message != size - 9 + _CLIENT_HELLO
+        or version != TLS_1_2
         or session > _MAX_SESSION_ID_BYTES
     ):
         return None
+    read = _TWO_LENGTHS
     try:
         at = 44 + session
-        ciphers = data[at] << 8 | data[at + 1]
+        (ciphers,) = _LENGTH(data, at)
         at += 2 + ciphers
-        # Without compression, and nothing behind the extensions.
-        if not ciphers or ciphers % 2 or data[at : at + 2] != b"\x01\x00":
-            return None
+        kind, length = read(data, at)
         at += 4
-        if at + (data[at - 2] << 8 | data[at - 1]) != size:
+        # Without compression, and nothing behind the extensions.
+        if not ciphers or ciphers % 2 or kind != _WITHOUT_COMPRESSION or at + length != size:
             return None
-        server_name = alpn = versions = b""
-        count = 0
-        kinds: set[int] = set()
+        places: dict[int, int] = {}
         while at < size:
-            kind, length = _EXTENSION(data, at)
-            start = at + 4
-            at = start + length
-            kinds.add(kind)
-            count += 1
-            if kind == _SERVER_NAME:
-                server_name = data[start:at]
-            elif kind == _ALPN:
-                alpn = data[start:at]
-            elif kind == _SUPPORTED_VERSIONS:
-                versions = data[start:at]
-        if at != size or len(kinds) != count or not (server_name and versions):
+            kind, length = read(data, at)
+            if kind in places:
+                return None
+            places[kind] = at
+            at += 4 + length
+        if at != size:
             return None
-        if len(server_name) + len(alpn) + len(versions) > _REPEATED_BYTES:
+        name, versions = _content(data, places[_SERVER_NAME]), _content(data, places[_SUPPORTED_VERSIONS])
+        alpn = _content(data, places[_ALPN]) if _ALPN in places else None
+        if len(name) + len(versions) + len(alpn or b"") > _REPEATED_BYTES:
             return None
-        name, address = _known_name(server_name)
-        protocols = _known_alpn(alpn) if _ALPN in kinds else ()
-        return ClientHello(name, address, protocols, 0x0300 | minor, _known_versions(versions), size)
-    except (IndexError, struct.error, HelloRefused):
+        return _known_hello(name, alpn, versions, size)
+    except (KeyError, struct.error, HelloRefused):
         return None
+
+
+def _content(data: bytes, at: int) -> bytes:
+    """Of the extension that begins there."""
+    return data[at + 4 : at + 4 + (data[at + 2] << 8 | data[at + 3])]
 
 
 def parse_hello(message: bytes, length: int) -> ClientHello:
@@ -206,3 +214,9 @@ def _parse_versions(content: bytes | None) -> tuple[int, ...]:
 _known_name = lru_cache(maxsize=4096)(parse_server_name)
 _known_alpn = lru_cache(maxsize=256)(_parse_alpn)
 _known_versions = lru_cache(maxsize=256)(_parse_versions)
+
+
+@lru_cache(maxsize=4096)
+def _known_hello(server_name: bytes, alpn: bytes | None, versions: bytes, length: int) -> ClientHello:
+    name, address = _known_name(server_name)
+    return ClientHello(name, address, _known_alpn(alpn), TLS_1_2, _known_versions(versions), length)

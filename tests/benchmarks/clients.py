@@ -6,6 +6,7 @@ Tells as JSON how many units it has made of the proxy: gigabytes, handshakes or 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -84,11 +85,11 @@ def bulk(count: int, port: int, authority: str) -> float:
 
 
 def hellos(count: int, port: int, authority: str) -> float:
-    """Hello, connect, close; connections."""
+    """Hello, connect, close; connections.  As of a program: each hello has a random of its own."""
     hello = hello_to("hello.example")
     for _ in range(count):
         with _connect(port) as client:
-            client.sendall(hello)
+            client.sendall(hello[:11] + os.urandom(32) + hello[43:])
             _receive(client, 1)
     return count
 

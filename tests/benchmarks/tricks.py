@@ -31,6 +31,7 @@ from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
 from scalingo_proxy.wire.client_hello import ClientHelloReader
 from scalingo_proxy.wire.grammar import parse_fields
+from scalingo_proxy.wire.hello_message import whole_hello
 from scalingo_proxy.wire.http1_exchange import Side
 from scalingo_proxy.wire.http1_forwarding import (
     ClientIdentity,
@@ -39,6 +40,7 @@ from scalingo_proxy.wire.http1_forwarding import (
 )
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
+from scalingo_proxy.wire.known_hellos import known_hello
 from scalingo_proxy.wire.request_id import RequestIds
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
@@ -71,7 +73,8 @@ def pure() -> Iterator[str]:
         reader = ClientHelloReader()
         return reader.receive(hello[:1]) or reader.receive(hello[1:])
 
-    yield compare("a hello read in one go", in_two_pieces, lambda: ClientHelloReader().receive(hello), 2000)
+    yield compare("a hello read in one go", in_two_pieces, lambda: whole_hello(hello), 2000)
+    yield compare("a hello that is known again", lambda: whole_hello(hello), lambda: known_hello(hello), 2000)
     fields = [(name.encode(), value.encode()) for name, value in BROWSER_HEADERS.items()]
     section = b"".join(b"%b: %b\r\n" % field for field in fields)
     yield compare(

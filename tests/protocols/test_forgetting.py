@@ -9,7 +9,9 @@ from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.deadlines import Deadlines
 from scalingo_proxy.protocols.forgetting import FORGET_SECONDS, Forgetting
 from scalingo_proxy.testing.world import World
+from scalingo_proxy.wire import known_hellos
 from scalingo_proxy.wire.http1_request import parse_request_head
+from tests.wire.hello_builder import message, record, server_name, versions
 
 
 class ForgettingTests(SynchronousTestCase):
@@ -58,3 +60,16 @@ class ServingTests(SynchronousTestCase):
         for _ in range(3):
             world.advance(FORGET_SECONDS + 0.2)
         self.assertFalse(parse_request_head(request, Limits()).lines)
+
+    def test_forgotten_hello(self) -> None:
+        """Nor what it said hello with."""
+        world = World()
+        self.addCleanup(world.end)
+        world.client()
+        hello = record(message(server_name(b"known.test"), versions(0x0304)))
+        for _ in range(5):
+            known_hellos.known_hello(hello)
+        self.assertTrue(known_hellos._hellos.recent)
+        for _ in range(3):
+            world.advance(FORGET_SECONDS + 0.2)
+        self.assertFalse(known_hellos._hellos.recent)
