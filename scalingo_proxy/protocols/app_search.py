@@ -72,7 +72,7 @@ class AppSearch(BackendSearch):
             if type(answer) is Route:
                 self._routed(answer)
             elif isinstance(answer, Deferred):
-                self._resolving = answer
+                self._leave_the_way().resolving = answer
                 env.deadlines.set(self._timed, env.seconds() + env.timeouts.connect)
                 answer.addCallbacks(self._resolved, self._unresolved)
             else:
@@ -121,10 +121,11 @@ class AppSearch(BackendSearch):
         return True
 
     def _resolved(self, answer: Any) -> None:
-        self._resolving = None
+        detour = self._leave_the_way()
+        detour.resolving = None
         if self.phase is not Phase.RESOLVING:
             return
-        self._waited = self._env.seconds() - self.record.started_at
+        detour.waited = self._env.seconds() - self.record.started_at
         if not isinstance(answer, Route):
             self._resolver_failed(TypeError(f"{type(answer).__name__} is no Route"))
             return
@@ -134,7 +135,7 @@ class AppSearch(BackendSearch):
             self.broke()
 
     def _unresolved(self, failure: Failure) -> None:
-        self._resolving = None
+        self._detour.resolving = None
         if self.phase is not Phase.RESOLVING:
             return
         if isinstance(failure.value, ProxyError):

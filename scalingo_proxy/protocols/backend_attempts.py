@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from scalingo_proxy.errors import ConnectFailed, ProxyError, QueueTimeout
 from scalingo_proxy.model import Outcome, Timeouts
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.detour import NO_DETOUR, Detour
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.http_backend import HTTPBackend
 from scalingo_proxy.protocols.search_notes import SearchNotes, connect_failure, is_fault_of_ours
@@ -39,37 +40,21 @@ class BackendAttempts(SearchNotes):
     """The attempts of one search; a base class for the reason its successor gives.
 
     :ivar phase: what the search waits for now.
-    :ivar _spared: who was tried over a kept connection that had closed, and is not known to fail.
-    :ivar _retried_for: why a further backend is asked, as metrics call it; "" before.
     """
 
     __slots__ = (
-        "_abandon_connect",
-        "_connecting_since",
-        "_last_error",
+        "_detour",
         "_pool",
         "_preface",
-        "_retried_for",
-        "_reused",
-        "_spared",
         "_timed",
-        "_tried",
-        "_waited",
         "phase",
     )
 
     phase: Phase
     _timed: Timed
     _pool: Pool | None
-    _tried: tuple[Member, ...]
-    _spared: Member | None
-    _last_error: ProxyError | None
+    _detour: Detour
     _preface: bytes
-    _reused: bool
-    _retried_for: str
-    _waited: float
-    _connecting_since: float
-    _abandon_connect: Callable[[], None] | None
 
     def _find_backend(self, pool: Pool) -> None:
         """Ask for a place at a backend that was not tried, and use it."""
@@ -87,6 +72,13 @@ class BackendAttempts(SearchNotes):
         """End because of a bug of ours, which the exception being handled tells of."""
         raise NotImplementedError
 
+    def _leave_the_way(self) -> Detour:
+        """What this search keeps in mind from now on that those on the ordinary way need not."""
+        detour = self._detour
+        if detour is NO_DETOUR:
+            detour = self._detour = Detour()
+        return detour
+
     @property
     def _timeouts(self) -> Timeouts:
         return (self._pool or self._env).timeouts
@@ -100,15 +92,15 @@ class BackendAttempts(SearchNotes):
         env, pool, lease = self._env, self._pool, self._lease
         assert pool is not None and lease is not None
         self.phase = _CONNECTING
-        self._reused = False
-        self._connecting_since = env.seconds()
+        detour = self._leave_the_way()
+        detour.connecting_since = env.seconds()
         env.deadlines.clear(self._timed)  # the attempt has its own
         # An attempt that ends before this returns may have begun the next one.
-        self._abandon_connect = _under_way
+        detour.abandon_connect = _under_way
         env.connecting.setdefault(lease.member, {})[self] = None
         abandon = self._open_connection(lease.member, min(pool.timeouts.connect, self._seconds_left()))
-        if self._abandon_connect is _under_way:
-            self._abandon_connect = abandon
+        if detour.abandon_connect is _under_way:
+            detour.abandon_connect = abandon
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
         """Begin a connection to *member*, and say how to abandon it."""
@@ -117,7 +109,7 @@ class BackendAttempts(SearchNotes):
 
     def _seconds_left(self) -> float:
         """How long this request may still look for a backend."""
-        used = self._env.seconds() - self.record.started_at - self._waited
+        used = self._env.seconds() - self.record.started_at - self._detour.waited
         return self._timeouts.connect * _SEARCH_BUDGET - used
 
     def backend_connected(self, backend: HTTPBackend) -> None:
@@ -140,8 +132,9 @@ class BackendAttempts(SearchNotes):
         if isinstance(error, QueueTimeout):
             self.fail(error)  # it never came to asking the backend, which is not to blame
             return
-        self._last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
-        self._retried_for = "connect-failed"
+        detour = self._detour
+        detour.last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
+        detour.retried_for = "connect-failed"
         try:
             why = connect_failure(error)
             outcome = Outcome.ABANDONED if is_fault_of_ours(error) else Outcome.CONNECT_FAILED
@@ -151,9 +144,9 @@ class BackendAttempts(SearchNotes):
 
     def _attempt_over(self) -> Callable[[], None] | None:
         """The attempt to connect has ended, or shall: give what abandons it."""
-        env, lease = self._env, self._lease
-        abandon, self._abandon_connect = self._abandon_connect, None
-        self.record.connect_seconds += env.seconds() - self._connecting_since
+        env, lease, detour = self._env, self._lease, self._detour
+        abandon, detour.abandon_connect = detour.abandon_connect, None
+        self.record.connect_seconds += env.seconds() - detour.connecting_since
         if lease is not None:
             connecting = env.connecting.get(lease.member)
             if connecting is not None:
@@ -167,15 +160,15 @@ class BackendAttempts(SearchNotes):
 
         Nothing was sent.  Where there is no other, this one may still accept.
         """
-        lease, pool = self._lease, self._pool
+        lease, pool, detour = self._lease, self._pool, self._detour
         assert lease is not None and pool is not None
-        tried = (*self._tried, lease.member)
+        tried = (*detour.tried, lease.member)
         if lease.member.is_on_trial or len(tried) >= MAX_BACKENDS or not pool.has_other(tried):
             return
         abandon = self._attempt_over()
         if abandon is not None:
             abandon()
-        self._last_error, self._retried_for = ConnectFailed(), "connect-failed"
+        detour.last_error, detour.retried_for = ConnectFailed(), "connect-failed"
         try:
             self._try_another(Outcome.ABANDONED, "it was put aside while it was being connected")
         except Exception:
@@ -187,12 +180,13 @@ class BackendAttempts(SearchNotes):
         :param why: what went wrong, for explanations.
         :param reason: the same for whoever judges the backend.
         """
-        lease, pool, error = self._lease, self._pool, self._last_error
+        lease, pool, detour = self._lease, self._pool, self._detour
+        error = detour.last_error
         assert lease is not None and pool is not None and error is not None
-        self._tried += (lease.member,)
+        detour.tried += (lease.member,)
         self._note_attempt(why or error.detail)
         self._release(outcome, reason)
-        if len(self._tried) >= MAX_BACKENDS:
+        if len(detour.tried) >= MAX_BACKENDS:
             self._note_denied(f"a request is given to {MAX_BACKENDS} backends at most")
             self.fail(error)
         elif self._seconds_left() <= 0:

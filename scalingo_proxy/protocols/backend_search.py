@@ -6,9 +6,6 @@ for, what is sent over the connection, and what comes back, is not known here.
 
 from __future__ import annotations
 
-from typing import Any
-
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scalingo_proxy.errors import (
@@ -21,12 +18,12 @@ from scalingo_proxy.errors import (
 from scalingo_proxy.model import App, Outcome, Record
 from scalingo_proxy.protocols.backend_attempts import BackendAttempts
 from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.detour import NO_DETOUR
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.kept_body import KEPT_BYTES
 from scalingo_proxy.routing.members import Member
 from scalingo_proxy.routing.pool import Lease, Pool
-from scalingo_proxy.routing.queue import Ticket
 from scalingo_proxy.routing.retries import IDEMPOTENT
 from scalingo_proxy.wire.http1_head import RequestHead
 
@@ -50,10 +47,7 @@ class BackendSearch(BackendAttempts):
 
     __slots__ = (
         "_head",
-        "_queued_since",
         "_request_complete",
-        "_resolving",
-        "_ticket",
     )
 
     _head: RequestHead
@@ -66,18 +60,8 @@ class BackendSearch(BackendAttempts):
         self.phase = _RESOLVING
         self._pool = None
         self._lease = None
-        self._ticket: Ticket | None = None
-        self._resolving: Deferred[Any] | None = None
-        self._reused = False
-        self._retried_for = ""
+        self._detour = NO_DETOUR
         self._preface = b""
-        self._abandon_connect = None
-        self._connecting_since = 0.0
-        self._queued_since = 0.0
-        self._waited = 0.0
-        self._tried = ()
-        self._spared = None
-        self._last_error = None
 
     def _leave_tunnel(self) -> None:
         """Begin to end a tunnel in order, unless that was begun before."""
@@ -101,7 +85,7 @@ class BackendSearch(BackendAttempts):
         return True
 
     def _find_backend(self, pool: Pool) -> None:
-        lease = pool.lease_at_once(self._tried) or self._lease_or_wait(pool)
+        lease = pool.lease_at_once(self._detour.tried) or self._lease_or_wait(pool)
         if lease is not None:
             self._leased(lease)
 
@@ -109,26 +93,27 @@ class BackendSearch(BackendAttempts):
         """A place where not everybody is well, or free: None if it is waited for, or there is none."""
         record = self.record
         # The moment it began is good enough for whoever has not waited yet, and costs no look at a clock.
-        now = self._env.seconds() if record.attempts or self._waited else record.started_at
+        now = self._env.seconds() if record.attempts or self._detour.waited else record.started_at
         try:
             lease = self._lease_of(pool, now)
             if lease is None:
                 self._wait_in_queue(pool)
             return lease
         except ProxyError as error:
-            if self._spared is not None and isinstance(self._last_error, ConnectFailed):
+            detour = self._detour
+            if detour.spared is not None and isinstance(detour.last_error, ConnectFailed):
                 # Nobody else is there; who only lost a kept connection still is.
-                spared, self._spared = self._spared, None
-                self._tried = tuple(member for member in self._tried if member is not spared)
+                spared, detour.spared = detour.spared, None
+                detour.tried = tuple(member for member in detour.tried if member is not spared)
                 self._find_backend(pool)
                 return None
             self._note_no_wait()
             self._note_choice(pool)
-            if self._last_error is not None:
+            if detour.last_error is not None:
                 why = "" if isinstance(error, NoBackend) else f": {error.detail}"
                 self._note_denied(f"there was no other backend{why}")
             # "No other backend" says less than what the last one did.
-            self.fail(self._last_error or error)
+            self.fail(detour.last_error or error)
             return None
 
     def _lease_of(self, pool: Pool, now: float) -> Lease | None:
@@ -136,22 +121,23 @@ class BackendSearch(BackendAttempts):
         may_try = self._head.method in IDEMPOTENT and (
             self._request_complete or 0 < self._head.framing.length <= KEPT_BYTES
         )
-        return pool.lease(self._tried, now, may_try)
+        return pool.lease(self._detour.tried, now, may_try)
 
     def _wait_in_queue(self, pool: Pool) -> None:
         now = self._env.seconds()
         self.phase = Phase.QUEUED
-        self._queued_since = now
+        detour = self._leave_the_way()
+        detour.queued_since = now
         # All waits of one request together last as long as one may.
         left = pool.timeouts.queue - self.record.queue_seconds
         self._env.deadlines.set(self._timed, now + left)
         self._note_wait(pool, now)
-        ticket = pool.enqueue(now, self._granted, self._refused, self._tried)
+        ticket = pool.enqueue(now, self._granted, self._refused, detour.tried)
         if ticket.is_waiting:
-            self._ticket = ticket
+            detour.ticket = ticket
 
     def _granted(self, lease: Lease) -> None:
-        self._ticket = None
+        self._detour.ticket = None
         self._note_queue_time()
         try:
             self._leased(lease)
@@ -159,21 +145,24 @@ class BackendSearch(BackendAttempts):
             self.broke()  # whoever gave the place has no part in it
 
     def _refused(self, error: ProxyError) -> None:
-        self._ticket = None
+        detour = self._detour
+        detour.ticket = None
         self._note_queue_time()
-        self.fail(self._last_error or error)
+        self.fail(detour.last_error or error)
 
     def _note_queue_time(self) -> None:
-        seconds = self._env.seconds() - self._queued_since
+        detour = self._detour
+        seconds = self._env.seconds() - detour.queued_since
         self.record.queue_seconds += seconds
-        self._waited += seconds
+        detour.waited += seconds
         self._note_waited(seconds)
 
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)
-        if self._retried_for:
-            self._env.retries[self._retried_for] += 1
-            if isinstance(self._last_error, BackendClosed):
+        detour = self._detour
+        if detour.retried_for:
+            self._env.retries[detour.retried_for] += 1
+            if isinstance(detour.last_error, BackendClosed):
                 self._connect()  # one backend has closed on it; a kept connection would leave in doubt why
                 return
         # A request that cannot be sent twice must not meet a connection that
@@ -181,7 +170,7 @@ class BackendSearch(BackendAttempts):
         must_be_alive = not (self._request_complete and self._head.method in IDEMPOTENT)
         backend = self._env.connections.take_idle(lease.member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
         if backend is not None:
-            self._reused = self.record.reused = True
+            self.record.reused = True
             self._send(backend)
         else:
             self._connect()
@@ -215,17 +204,18 @@ class BackendSearch(BackendAttempts):
 
     def _stop_searching(self) -> None:
         """Cancel whatever is under way; the phase says already that it is over."""
-        if self._resolving is not None:
-            resolving, self._resolving = self._resolving, None
+        detour = self._detour
+        if detour.resolving is not None:
+            resolving, detour.resolving = detour.resolving, None
             try:
                 resolving.cancel()
             except Exception:
                 _log.failure("the resolver failed to cancel the search for {host!r}", host=self._head.host)
-        if self._ticket is not None:
-            ticket, self._ticket = self._ticket, None
+        if detour.ticket is not None:
+            ticket, detour.ticket = detour.ticket, None
             self._note_queue_time()
             ticket.cancel()
-        if self._abandon_connect is not None:
+        if detour.abandon_connect is not None:
             abandon = self._attempt_over()
             assert abandon is not None
             abandon()

@@ -98,8 +98,8 @@ class ExchangeEnding(AppSearch):
         :param response_begun: a byte of a response had come, interim ones included.
         """
         self._backend = None
-        self._last_error = error = BackendClosed()
-        env, lease, pool = self._env, self._lease, self._pool
+        env, lease, pool, detour = self._env, self._lease, self._pool, self._leave_the_way()
+        detour.last_error = error = BackendClosed()
         assert lease is not None and pool is not None
         had_closed = not response_begun and self._had_closed_before()
         if had_closed:
@@ -122,7 +122,7 @@ class ExchangeEnding(AppSearch):
             pass
         elif member.is_on_probation or member.is_on_trial or pool.budget.spend(env.seconds()):
             # Who tried a backend that is back from quarantine did so on our account, and one at a time.
-            self._retried_for = "backend-closed"
+            detour.retried_for = "backend-closed"
             self._hold_upload()
             self._try_another(outcome)
         else:
@@ -136,10 +136,10 @@ class ExchangeEnding(AppSearch):
         Nothing says that the backend has failed, and a kept connection is lost only once: the app's
         budget is not for that.
         """
-        pool, member = lease.pool, lease.member
-        if len(self._tried) + 1 < MAX_BACKENDS and pool.has_room_beside((*self._tried, member)):
+        pool, member, detour = lease.pool, lease.member, self._detour
+        if len(detour.tried) + 1 < MAX_BACKENDS and pool.has_room_beside((*detour.tried, member)):
             self._hold_upload()
-            self._retried_for, self._spared = "kept-connection", member
+            detour.retried_for, detour.spared = "kept-connection", member
             self._try_another(Outcome.ABANDONED, _KEPT_CLOSED)
         elif member.membership is Membership.SERVING:
             self._hold_upload()
@@ -155,7 +155,7 @@ class ExchangeEnding(AppSearch):
 
         Then it is told at once, and not after the request was worked on for a while.
         """
-        if not self._reused:
+        if not self.record.reused:
             return False
         if self.phase is not Phase.WAITING:
             return True
@@ -178,8 +178,9 @@ class ExchangeEnding(AppSearch):
         if phase is Phase.RESOLVING:
             self._end(ResolverUnavailable(), Outcome.ABANDONED)
         elif phase is Phase.QUEUED:
-            assert self._ticket is not None
-            self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
+            detour = self._detour
+            assert detour.ticket is not None
+            self._end(detour.last_error or detour.ticket.expired_error(), Outcome.ABANDONED)
         elif phase is Phase.WAITING:
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
         elif phase is Phase.SENDING and self._waits_for_continue:

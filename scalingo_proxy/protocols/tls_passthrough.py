@@ -64,7 +64,7 @@ class Passthrough(PassthroughEnding):
         record.route = route
         record.request_id = env.request_ids()
         # How long the client took for its hello is not the search's time.
-        self._waited = env.seconds() - record.started_at
+        self._leave_the_way().waited = env.seconds() - record.started_at
         self.transport.registerProducer(self, True)
         self._pool = pool = env.pools.for_route(route)
         app = route.app
@@ -88,16 +88,17 @@ class Passthrough(PassthroughEnding):
 
     def _lease_of(self, pool: Pool, now: float) -> Lease | None:
         try:
-            return pool.lease(self._tried, now)
+            return pool.lease(self._detour.tried, now)
         except Quarantined:
             # What a client wants of the backend is sealed.  It tries one in quarantine when the
             # choice is between that and nothing.
-            return pool.lease(self._tried, now, idempotent=True)
+            return pool.lease(self._detour.tried, now, idempotent=True)
 
     def _leased(self, lease: Lease) -> None:
         self._note_lease(lease)
-        if self._retried_for:
-            self._env.retries[self._retried_for] += 1
+        retried_for = self._detour.retried_for
+        if retried_for:
+            self._env.retries[retried_for] += 1
         self._connect()
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:

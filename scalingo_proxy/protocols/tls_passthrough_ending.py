@@ -126,19 +126,19 @@ class PassthroughEnding(BackendSearch):
 
     def deadline_reached(self) -> None:
         """The current wait took too long."""
-        phase, relay = self.phase, self._relay
+        phase, relay, detour = self.phase, self._relay, self._detour
         if relay is not None and relay.is_leaving and phase is not _OVER:
             self._leave_further(relay)
         elif phase is Phase.QUEUED:
-            assert self._ticket is not None
+            assert detour.ticket is not None
             if self._client_ended:
                 self.client_left()
             else:
-                self._end(self._last_error or self._ticket.expired_error(), Outcome.ABANDONED)
+                self._end(detour.last_error or detour.ticket.expired_error(), Outcome.ABANDONED)
         elif phase is _OVER:
             self.transport.abortConnection()
         elif relay is None:
-            self._end(self._last_error or InternalError(), Outcome.ABANDONED)
+            self._end(detour.last_error or InternalError(), Outcome.ABANDONED)
         elif not relay.backend.received:
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
         else:

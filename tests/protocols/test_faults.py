@@ -117,7 +117,7 @@ class AnswerTests(FaultTestCase):
         self.check(lambda world: self.once(HTTPBackend, "_receive_head"))
         drip = replies.drip([b"x" * 100] * 3, 0.5)
         self.check(lambda world: self.once(HTTPBackend, "_begin_response"), reply=drip)
-        self.check(lambda world: self.once(Exchange, "_begin_response"))
+        self.check(lambda world: self.once(Exchange, "_begin_response"), reply=drip)
         self.check(lambda world: self.once(BackendConnections, "give_back"), answered=None)
 
     def test_response_begun(self) -> None:
