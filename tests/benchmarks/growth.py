@@ -1,8 +1,8 @@
-"""Costs that grow: with apps, idle connections, tunnels and deadlines.
+"""Costs that grow: with apps, idle connections, tunnels, deadlines and waiting hellos.
 
 Run it with ``python -m tests.benchmarks.growth``; ``--help`` tells its options.
-Everything is measured on the program as it is started, but for deadlines,
-which are timed in this process.
+Everything is measured on the program as it is started, but for deadlines and
+waiting hellos, which are timed in this process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from scalingo_proxy.model import App, TopologyChange
 from scalingo_proxy.protocols.deadlines import Deadlines, Timed
 from scalingo_proxy.resolvers.store_file import StoreFile
+from scalingo_proxy.routing.fair_queue import FairQueue
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.peers import Ours
 from tests.benchmarks.programs import free_port
@@ -173,6 +174,19 @@ def deadlines(count: int) -> Iterator[str]:
     yield f"{count:8d} deadlines: {setting * 1e6:.2f} µs to move one, {looking * 1e3:.1f} ms to look at all"
 
 
+def waiting_hellos(count: int) -> Iterator[str]:
+    """Refusing one more hello while so many wait, each from an address and for an app of its own."""
+    queue: FairQueue[int] = FairQueue()
+    for each in range(count):
+        queue.put(each, f"192.0.2.{each}", f"app{each}")
+    began = time.process_time()
+    for each in range(count, count + 1000):
+        queue.put(each, f"192.0.2.{each}", f"app{each}")
+        queue.drop()
+    seconds = (time.process_time() - began) / 1000
+    yield f"{count:8d} waiting hellos: {seconds * 1e6:.1f} µs to refuse one more"
+
+
 def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--apps", type=int, nargs="+", default=[10, 1000, 100_000])
@@ -187,6 +201,7 @@ def main(words: list[str]) -> None:
             apps(world, given.apps),
             connections(world, given.idle, given.tunnels),
             deadlines(given.idle),
+            *map(waiting_hellos, (10, 1000)),
         ):
             for line in lines:
                 sys.stdout.write(f"{line}\n")

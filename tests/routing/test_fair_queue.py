@@ -24,6 +24,56 @@ def crowd(count: int, address: str = "", app: str = "") -> list[tuple[str, str, 
     ]
 
 
+class SlowQueue:
+    """What a fair queue does, written so that it can be seen to be right: it looks at everybody."""
+
+    def __init__(self) -> None:
+        self.groups: tuple[dict[str, list[int]], ...] = ({}, {})
+        self.sized: dict[tuple[int, str], int] = {}  # when a group came to its size
+        self.turn = self.moments = 0
+
+    def put(self, whose: int, address: str, app: str) -> None:
+        for kind, name in enumerate((address or f"app {app}", app)):
+            self.groups[kind].setdefault(name, []).append(whose)
+            self._step(kind, name)
+
+    def take(self) -> int:
+        groups, self.turn = self.groups[self.turn], 1 - self.turn
+        name = next(iter(groups))
+        groups[name] = groups.pop(name)
+        whose = groups[name][0]
+        self.remove(whose)
+        return whose
+
+    def drop(self) -> int:
+        _, _, group = max(
+            (len(group), self.sized[kind, name], group)
+            for kind, groups in enumerate(self.groups)
+            for name, group in groups.items()
+        )
+        whose = group[-1]
+        self.remove(whose)
+        return whose
+
+    def remove(self, whose: int) -> bool:
+        found = [
+            (kind, name)
+            for kind, groups in enumerate(self.groups)
+            for name, group in groups.items()
+            if whose in group
+        ]
+        for kind, name in found:
+            self.groups[kind][name].remove(whose)
+            self._step(kind, name)
+            if not self.groups[kind][name]:
+                del self.groups[kind][name]
+        return bool(found)
+
+    def _step(self, kind: int, name: str) -> None:
+        self.moments += 1
+        self.sized[kind, name] = self.moments
+
+
 class FairQueueTests(SynchronousTestCase):
     """Whose turn it is, and who has to go."""
 
@@ -77,6 +127,14 @@ class FairQueueTests(SynchronousTestCase):
             self.assertEqual([queue.drop() for _ in range(3)], ["crowd 19", "crowd 18", "crowd 17"])
         self.assertRaises(ValueError, filled().drop)
 
+    def test_drops_of_crowds_that_are_alike(self) -> None:
+        """Each loses as many; of people who have nothing in common it is whoever came last."""
+        queue = filled(*[(f"{name} {number}", name, name) for number in range(9) for name in "ab"])
+        for _ in range(9):
+            self.assertEqual({queue.drop()[0], queue.drop()[0]}, {"a", "b"})
+        queue = filled(*crowd(5))
+        self.assertEqual([queue.drop() for _ in range(2)], ["crowd 4", "crowd 3"])
+
     def test_leaving(self) -> None:
         """Who leaves has no turn, once."""
         queue = filled(*crowd(3, "192.0.2.1", "a"))
@@ -86,21 +144,27 @@ class FairQueueTests(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(("put", "take", "drop", "remove")), st.integers(0, 3), st.integers(0, 3)
+                st.sampled_from(("put", "put", "take", "drop", "remove")),
+                st.integers(0, 3),
+                st.integers(0, 3),
             )
         )
     )
-    def test_everybody_once(self, steps: list[tuple[str, int, int]]) -> None:
-        """Each who came goes exactly once, whatever happens in between."""
+    def test_as_the_slow_one(self, steps: list[tuple[str, int, int]]) -> None:
+        """Each who came goes exactly once, when it should, whatever happens in between."""
         queue: FairQueue[int] = FairQueue()
+        slow = SlowQueue()
         waiting: set[int] = set()
         for number, (step, address, app) in enumerate(steps):
             if step == "put":
-                queue.put(number, f"192.0.2.{address}" if address else "", f"app {app}")
+                for each in (queue, slow):
+                    each.put(number, f"192.0.2.{address}" if address else "", f"app {app}")
                 waiting.add(number)
             elif step == "remove":
-                self.assertEqual(queue.remove(address), address in waiting)
+                self.assertEqual(queue.remove(address), slow.remove(address))
                 waiting.discard(address)
             elif waiting:
-                waiting.remove(queue.take() if step == "take" else queue.drop())
+                gone = queue.take() if step == "take" else queue.drop()
+                self.assertEqual(gone, slow.take() if step == "take" else slow.drop())
+                waiting.remove(gone)
             self.assertEqual(len(queue), len(waiting))
