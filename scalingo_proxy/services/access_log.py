@@ -259,12 +259,19 @@ class AccessLog(Service):
             self._writer.write("\n".join(lines).encode("ascii"))
 
     def _format_all(self, records: Sequence[Record]) -> None:
-        write_line, lines = self._format, self._lines
-        if write_line is None:  # pragma: no cover - there is no writer then
+        write_lines = self._format
+        if write_lines is None:  # pragma: no cover - there is no writer then
             return
+        try:
+            self._lines += write_lines(records)
+        except Exception:
+            self._format_each(write_lines, records)
+
+    def _format_each(self, write_lines: Formatter, records: Sequence[Record]) -> None:
+        """One of *records* cannot be formatted: write all the others."""
         for record in records:
             try:
-                lines.append(write_line(record))
+                self._lines += write_lines((record,))
             except Exception:
                 self._dropped += 1
                 if not self._has_failed_to_format:  # once: a bug would repeat for every request

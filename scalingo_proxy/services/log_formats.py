@@ -1,7 +1,7 @@
-"""One finished exchange as one line of the request log.
+"""Finished exchanges as lines of the request log.
 
-Pure text: a :class:`~scalingo_proxy.model.Record` goes in, a line of printable
-ASCII without its line end comes out.  Where lines go is not known here.
+Pure text: :class:`~scalingo_proxy.model.Record` s go in, a line of printable
+ASCII without its line end comes out for each.  Where lines go is not known here.
 
 Every text of a record may come from a client.  Whatever is not plain is
 escaped (CR, LF, ESC, NUL, quotes, backslash, DEL and all that is not ASCII),
@@ -18,88 +18,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _quoted
 
 from scalingo_proxy.model import Record
+from scalingo_proxy.services.logfmt import LogfmtLines, without_query
 
-__all__ = ["FORMATS", "CombinedFormat", "Formatter", "format_json", "format_logfmt", "formatter"]
+__all__ = ["FORMATS", "CombinedFormat", "Formatter", "format_json", "formatter"]
 
-#: What formats one record as one line.
-Formatter = Callable[[Record], str]
-
-
-def _is_plain(text: str) -> bool:
-    """Whether *text* is printable ASCII without what logfmt gives a meaning (faster than an expression)."""
-    return (
-        text.isascii()
-        and text.isprintable()
-        and " " not in text
-        and "=" not in text
-        and '"' not in text
-        and "\\" not in text
-    )
-
-
-def _logfmt_value(text: str) -> str:
-    return text if _is_plain(text) else _quoted(text)
-
-
-def _without_query(target: str) -> str:
-    return target.partition("?")[0]
+#: What formats records, each as one line.
+Formatter = Callable[[Sequence[Record]], list[str]]
 
 
 def _milliseconds_between(start: float, end: float | None) -> float | None:
     return None if end is None else (end - start) * 1000
 
 
-def format_logfmt(record: Record, query: bool = True) -> str:
-    """Write ``key=value`` pairs; a value that is not plain stands in JSON quotes.
-
-    :param query: whether the query of the path is told.
-    """
-    code = record.code
-    method = record.method or "-"
-    host = record.host or "-"
-    path = (record.path if query else _without_query(record.path)) or "-"
-    request_id = record.request_id or "-"
-    client = record.client or "-"
-    app = record.app or "-"
-    backend = record.backend or "-"
-    protocol = record.protocol or "-"
-    tls = record.tls or "-"
-    # Nearly every record has nothing to quote but a query: ask once for all the texts together.
-    texts = f"{code}{method}{host}{request_id}{client}{app}{backend}{protocol}{tls}"
-    has_query = "=" in path
-    if not _is_plain(texts if has_query else texts + path):
-        code, method, host, request_id, client, app, backend, protocol, tls = map(
-            _logfmt_value, (code, method, host, request_id, client, app, backend, protocol, tls)
-        )
-        path = _logfmt_value(path)
-    elif has_query:
-        path = _quoted(path)
-    # The times are worked out here and not in functions: this runs for every request.
-    queue = record.queue_seconds
-    connect = record.connect_seconds
-    start = record.started_at
-    end = record.finished_at
-    first = record.first_byte_at
-    first_byte = "-" if first is None else "%.1fms" % ((first - start) * 1000)
-    # Most answers come whole: both are one moment (0.3 µs less).
-    duration = first_byte if end is first else "-" if end is None else "%.1fms" % ((end - start) * 1000)
-    return (
-        f"at={'info' if code == '-' else 'error'} method={method} host={host} path={path}"
-        f" request_id={request_id} from={client} app={app} backend={backend}"
-        f" status={record.status} code={code} bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
-        f" queue={'%.1fms' % (queue * 1000) if queue else '0.0ms'}"
-        f" connect={'%.1fms' % (connect * 1000) if connect else '0.0ms'}"
-        f" first_byte={first_byte} duration={duration} protocol={protocol} tls={tls}"
-    )
-
-
 def format_json(record: Record, query: bool = True) -> str:
     """Write one JSON object with the keys of logfmt; times are numbers, ``null`` where there was none."""
-    path = record.path if query else _without_query(record.path)
+    path = record.path if query else without_query(record.path)
     first_byte = _milliseconds_between(record.started_at, record.first_byte_at)
     duration = _milliseconds_between(record.started_at, record.finished_at)
     return (
@@ -159,14 +96,18 @@ class CombinedFormat:
         self._second = -1
         self._stamp = ""
 
-    def __call__(self, record: Record) -> str:
+    def __call__(self, records: Sequence[Record]) -> list[str]:
+        return [self.line(record) for record in records]
+
+    def line(self, record: Record) -> str:
+        """The line of one record."""
         second = int(record.wall_time)
         if second != self._second:
             self._stamp = self._format_second(second)
             self._second = second
         path, referer = record.path, record.referer
         if not self._query:
-            path, referer = _without_query(path), _without_query(referer)
+            path, referer = without_query(path), without_query(referer)
         known = record.method != "-"
         # As Apache and nginx call it, and as their readers expect it.
         protocol = "HTTP/2.0" if record.protocol == "h2" else record.protocol.upper()
@@ -189,17 +130,13 @@ class CombinedFormat:
 # -- by name -----------------------------------------------------------------
 
 
-def _logfmt(query: bool) -> Formatter:
-    return format_logfmt if query else lambda record: format_logfmt(record, False)
-
-
 def _json(query: bool) -> Formatter:
-    return format_json if query else lambda record: format_json(record, False)
+    return lambda records: [format_json(record, query) for record in records]
 
 
 #: What ``log.requests`` may name, besides ``off``.
 FORMATS: dict[str, Callable[[bool], Formatter]] = {
-    "logfmt": _logfmt,
+    "logfmt": LogfmtLines,
     "json": _json,
     "combined": CombinedFormat,
 }

@@ -20,12 +20,14 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
-from scalingo_proxy.model import Limits
+from scalingo_proxy.model import Limits, Record
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import server_context
 from scalingo_proxy.protocols.tls_engine import RECORD_BYTES, Engine
 from scalingo_proxy.routing.networks import plain_address
+from scalingo_proxy.services.batches import BATCH_RECORDS
+from scalingo_proxy.services.logfmt import LogfmtLines, format_logfmt
 from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
@@ -99,6 +101,18 @@ def pure() -> Iterator[str]:
         lambda: read_descriptors(lambda: 0),
         RecentDescriptors(lambda: read_descriptors(lambda: 0), time.monotonic),
         2000,
+    )
+    record = Record(100.0, 1e9, "192.0.2.1", "http")
+    record.method, record.host, record.path, record.protocol = "GET", "app.example", "/some/path", "http/1.1"
+    record.request_id, record.app, record.backend = str(uuid.uuid4()), "app", "10.0.0.1:3000"
+    record.status, record.bytes_out, record.first_byte_at = 200, 512, 100.0123
+    record.finished_at = record.first_byte_at
+    records, write_lines = [record] * BATCH_RECORDS, LogfmtLines()
+    yield compare(
+        "16 lines of the request log written together",
+        lambda: [format_logfmt(each) for each in records],
+        lambda: write_lines(records),
+        1000,
     )
     yield from heads(section)
 

@@ -307,12 +307,13 @@ class ScriptedWriter(LineWriter):
 
     waiting_bytes = 0
     dropped = 0
+    handed = b""
 
     def start(self) -> None:
         pass
 
     def write(self, lines: bytes) -> None:
-        pass
+        self.handed += lines
 
 
 class TroubleTests(AccessLogCase):
@@ -384,4 +385,15 @@ class TroubleTests(AccessLogCase):
             self.log.exchange_finished(a_record())
             self.reactor.advance(FLUSH_SECONDS)
         self.assertEqual(self.log.dropped, 2)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_one_of_many(self) -> None:
+        """That line is lost and no other of those that finished together."""
+        broken = a_record("/broken")
+        broken.queue_seconds = "soon"  # type: ignore[assignment]
+        self.log.exchanges_finished([a_record("/before"), broken, a_record("/after")])
+        self.reactor.advance(FLUSH_SECONDS)
+        lines = self.writer.handed.splitlines()
+        self.assertEqual([b"path=/before" in lines[0], b"path=/after" in lines[1]], [True, True])
+        self.assertEqual((len(lines), self.log.dropped), (2, 1))
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)

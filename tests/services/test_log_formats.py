@@ -49,6 +49,12 @@ def a_record(**fields: object) -> Record:
     return record
 
 
+def line_of(name: str, record: Record, query: bool = True) -> str:
+    """What the format of that name writes of one record."""
+    (line,) = formatter(name, query)([record])
+    return line
+
+
 def parse_logfmt(line: str) -> dict[str, str]:
     """Read a line back the way log collectors do: JSON strings in quotes."""
     pairs: dict[str, str] = {}
@@ -69,7 +75,7 @@ class LogfmtTests(SynchronousTestCase):
     def test_whole_line(self) -> None:
         """The keys stand in their documented order, times in milliseconds with one decimal."""
         self.assertEqual(
-            formatter("logfmt")(a_record()),
+            line_of("logfmt", a_record()),
             "at=info method=GET host=hello.example.com path=/a/b request_id=0123456789abcdef"
             " from=203.0.113.7 app=hello backend=10.0.0.1:3000 status=200 code=-"
             " bytes_in=120 bytes_out=5123 queue=1.0ms connect=0.4ms first_byte=11.0ms duration=13.5ms"
@@ -78,13 +84,13 @@ class LogfmtTests(SynchronousTestCase):
 
     def test_error_of_ours(self) -> None:
         """A line with a reason code is ``at=error``."""
-        line = formatter("logfmt")(a_record(code="queue-full", status=503))
+        line = line_of("logfmt", a_record(code="queue-full", status=503))
         self.assertTrue(line.startswith("at=error "))
         self.assertIn(" status=503 code=queue-full ", line)
 
     def test_nothing_known(self) -> None:
         """A connection that sent no request has dashes and no empty value."""
-        line = formatter("logfmt")(Record(1.0, 1.0, "", "http"))
+        line = line_of("logfmt", Record(1.0, 1.0, "", "http"))
         pairs = parse_logfmt(line)
         self.assertEqual(list(pairs), LOGFMT_KEYS)
         for key in ("method", "host", "path", "from", "app", "backend", "first_byte", "duration"):
@@ -92,21 +98,21 @@ class LogfmtTests(SynchronousTestCase):
 
     def test_query_is_quoted(self) -> None:
         """A path with ``=`` stands in quotes, so that it cannot pass for another key."""
-        line = formatter("logfmt")(a_record(path="/a?status=200&b=1"))
+        line = line_of("logfmt", a_record(path="/a?status=200&b=1"))
         self.assertIn(' path="/a?status=200&b=1" ', line)
 
     def test_without_query(self) -> None:
         """``query = false`` ends the path before the question mark."""
-        self.assertIn(" path=/a ", formatter("logfmt", query=False)(a_record(path="/a?token=secret")))
+        self.assertIn(" path=/a ", line_of("logfmt", a_record(path="/a?token=secret"), query=False))
 
     def test_first_byte_of_a_refused_request(self) -> None:
         """An answer of our own has no first byte of a backend."""
-        line = formatter("logfmt")(a_record(first_byte_at=None))
+        line = line_of("logfmt", a_record(first_byte_at=None))
         self.assertIn(" first_byte=- ", line)
 
     def test_quote_at_the_start_of_a_path(self) -> None:
         """A path that begins with a quote is escaped like any other."""
-        line = formatter("logfmt")(a_record(path='"/x" code=- status=200'))
+        line = line_of("logfmt", a_record(path='"/x" code=- status=200'))
         self.assertEqual(parse_logfmt(line)["path"], '"/x" code=- status=200')
         self.assertEqual(list(parse_logfmt(line)), LOGFMT_KEYS)
 
@@ -114,7 +120,7 @@ class LogfmtTests(SynchronousTestCase):
         """CR, LF, ESC, NUL, quotes, backslash, DEL and non-ASCII are escaped, whatever field they are in."""
         for text in ATTACKS:
             for field in TEXTS:
-                line = formatter("logfmt")(a_record(**{field: text}))
+                line = line_of("logfmt", a_record(**{field: text}))
                 self.assertTrue(line.isascii() and line.isprintable(), line)
                 pairs = parse_logfmt(line)
                 self.assertEqual(list(pairs), LOGFMT_KEYS)
@@ -124,7 +130,7 @@ class LogfmtTests(SynchronousTestCase):
     @given(st.fixed_dictionaries({name: st.text(min_size=1) for name in TEXTS}))
     def test_any_text_reads_back(self, texts: dict[str, str]) -> None:
         """Whatever the texts are, the line is printable and a parser reads the very same texts."""
-        line = formatter("logfmt")(a_record(**texts))
+        line = line_of("logfmt", a_record(**texts))
         self.assertTrue(line.isascii() and line.isprintable())
         pairs = parse_logfmt(line)
         self.assertEqual(list(pairs), LOGFMT_KEYS)
@@ -137,7 +143,7 @@ class JSONTests(SynchronousTestCase):
 
     def test_same_keys(self) -> None:
         """The object has the keys of logfmt; numbers are numbers, times milliseconds."""
-        line = json.loads(formatter("json")(a_record()))
+        line = json.loads(line_of("json", a_record()))
         self.assertEqual(list(line), LOGFMT_KEYS)
         self.assertEqual((line["at"], line["status"], line["bytes_out"]), ("info", 200, 5123))
         self.assertEqual(
@@ -146,18 +152,18 @@ class JSONTests(SynchronousTestCase):
 
     def test_times_that_never_came(self) -> None:
         """A time that never came is null."""
-        line = json.loads(formatter("json")(a_record(first_byte_at=None, finished_at=None)))
+        line = json.loads(line_of("json", a_record(first_byte_at=None, finished_at=None)))
         self.assertEqual((line["first_byte"], line["duration"]), (None, None))
 
     def test_without_query(self) -> None:
         """``query = false`` ends the path before the question mark."""
-        self.assertEqual(json.loads(formatter("json", query=False)(a_record(path="/a?b=1")))["path"], "/a")
+        self.assertEqual(json.loads(line_of("json", a_record(path="/a?b=1"), query=False))["path"], "/a")
 
     @settings(max_examples=100, deadline=None)
     @given(st.fixed_dictionaries({name: st.text(min_size=1) for name in TEXTS}))
     def test_any_text_reads_back(self, texts: dict[str, str]) -> None:
         """Whatever the texts are, the line is printable and a parser reads the very same texts."""
-        line = formatter("json")(a_record(**texts))
+        line = line_of("json", a_record(**texts))
         self.assertTrue(line.isascii() and line.isprintable())
         read = json.loads(line)
         for name, text in texts.items():
@@ -170,25 +176,25 @@ class CombinedTests(SynchronousTestCase):
     def test_whole_line(self) -> None:
         """The line is what Apache writes for ``combined``, in UTC."""
         self.assertEqual(
-            formatter("combined")(a_record(path="/a?b=1", referer="http://x.example/", user_agent="curl/8")),
+            line_of("combined", a_record(path="/a?b=1", referer="http://x.example/", user_agent="curl/8")),
             '203.0.113.7 - - [29/Feb/2024:23:59:59 +0000] "GET /a?b=1 HTTP/1.1" 200 5123'
             ' "http://x.example/" "curl/8"',
         )
 
     def test_http2(self) -> None:
         """HTTP/2 has the name that readers of this format know."""
-        self.assertIn('"GET /a/b HTTP/2.0"', formatter("combined")(a_record(protocol="h2")))
+        self.assertIn('"GET /a/b HTTP/2.0"', line_of("combined", a_record(protocol="h2")))
 
     def test_nothing_known(self) -> None:
         """A connection that sent no request has dashes."""
         self.assertEqual(
-            formatter("combined")(Record(1.0, 0.0, "", "http")),
+            line_of("combined", Record(1.0, 0.0, "", "http")),
             '- - - [01/Jan/1970:00:00:00 +0000] "-" - - "-" "-"',
         )
 
     def test_time_moves_on(self) -> None:
         """The time is formatted once a second, and again when the second changes, even backwards."""
-        line = CombinedFormat()
+        line = CombinedFormat().line
         stamps = [
             line(a_record(wall_time=at)).partition("[")[2][:20]
             for at in (WALL_TIME, WALL_TIME + 0.4, WALL_TIME + 0.6, WALL_TIME - 1)
@@ -197,13 +203,13 @@ class CombinedTests(SynchronousTestCase):
 
     def test_without_query(self) -> None:
         """``query = false`` leaves out the query of the referer as well."""
-        line = formatter("combined", query=False)(a_record(path="/a?t=1", referer="http://x.example/r?t=2"))
+        line = line_of("combined", a_record(path="/a?t=1", referer="http://x.example/r?t=2"), query=False)
         self.assertIn('"GET /a HTTP/1.1"', line)
         self.assertIn('"http://x.example/r"', line)
 
     def test_escapes(self) -> None:
         """Quotes and backslashes get a backslash, other bytes their number."""
-        line = formatter("combined")(a_record(user_agent='"\\\r\n\x1b\x00\xe9\u20ac', client="a b"))
+        line = line_of("combined", a_record(user_agent='"\\\r\n\x1b\x00\xe9\u20ac', client="a b"))
         self.assertTrue(line.endswith(r'"\"\\\x0d\x0a\x1b\x00\xe9\xe2\x82\xac"'), line)
         self.assertTrue(line.startswith("a\\x20b - - ["))
 
@@ -211,9 +217,7 @@ class CombinedTests(SynchronousTestCase):
     @given(st.text(), st.text(), st.text(), st.text())
     def test_any_text_keeps_its_place(self, client: str, path: str, referer: str, user_agent: str) -> None:
         """Whatever the texts are, the line is printable and has seven fields."""
-        line = formatter("combined")(
-            a_record(client=client, path=path, referer=referer, user_agent=user_agent)
-        )
+        line = line_of("combined", a_record(client=client, path=path, referer=referer, user_agent=user_agent))
         self.assertTrue(line.isascii() and line.isprintable())
         quoted = r'"(?:[^"\\]|\\.)*"'
         self.assertRegex(line, rf"^[^ ]+ - - \[[^\]]+\] {quoted} 200 5123 {quoted} {quoted}$")
