@@ -121,11 +121,10 @@ class AppSearch(BackendSearch):
         return True
 
     def _resolved(self, answer: Any) -> None:
-        detour = self._leave_the_way()
-        detour.resolving = None
+        self._leave_the_way().resolving = None
         if self.phase is not Phase.RESOLVING:
             return
-        detour.waited = self._env.seconds() - self.record.started_at
+        self.leave_out_wait()
         if not isinstance(answer, Route):
             self._resolver_failed(TypeError(f"{type(answer).__name__} is no Route"))
             return

@@ -60,8 +60,8 @@ class BackendAttempts(SearchNotes):
         """Ask for a place at a backend that was not tried, and use it."""
         raise NotImplementedError
 
-    def _send(self, backend: HTTPBackend) -> None:
-        """Use the connection that was found."""
+    def _send(self, backend: HTTPBackend, now: float) -> None:
+        """Use the connection that was found, *now*."""
         raise NotImplementedError
 
     def fail(self, error: ProxyError) -> None:
@@ -78,6 +78,10 @@ class BackendAttempts(SearchNotes):
         if detour is NO_DETOUR:
             detour = self._detour = Detour()
         return detour
+
+    def leave_out_wait(self) -> None:
+        """What was waited for until now, of the client or the resolver, is no part of the search."""
+        self._leave_the_way().waited = self._env.seconds() - self.record.started_at
 
     @property
     def _timeouts(self) -> Timeouts:
@@ -118,7 +122,7 @@ class BackendAttempts(SearchNotes):
         lease, pool = self._lease, self._pool
         assert lease is not None and pool is not None
         if lease.member.membership is _SERVING:
-            self._send(backend)
+            self._send(backend, self._env.seconds())
         else:
             # It left the app meanwhile; its address may be somebody else's by now.
             backend.abandon()

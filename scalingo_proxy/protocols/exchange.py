@@ -91,7 +91,8 @@ class Exchange(ExchangeRequest):
     @property
     def backend_transport(self) -> Any:
         """The same for the payload of the request, once none of it is kept to be sent again."""
-        if self._backend is None or self._kept is None or not self._kept.is_lost:
+        upload = self._upload
+        if self._backend is None or upload is None or upload.kept is None or not upload.kept.is_lost:
             return None
         return self._backend.raw_transport
 
@@ -102,7 +103,8 @@ class Exchange(ExchangeRequest):
 
     def upload_held(self, is_held: bool) -> None:
         """The backend takes no more of the upload for now, or takes it again."""
-        self._upload_paused = is_held
+        if self._upload is not None:
+            self._upload.is_paused = is_held
         self.alive()
 
     def response_moved(self, count: int) -> None:
@@ -127,7 +129,10 @@ class Exchange(ExchangeRequest):
     def informational(self, head: ResponseHead) -> None:
         """An interim response; a 100 that nobody waits for goes no further."""
         if head.status == 100:
-            waited, self._waits_for_continue = self._waits_for_continue, False
+            upload = self._upload
+            waited = upload is not None and upload.waits_for_continue
+            if upload is not None:
+                upload.waits_for_continue = False
             self.response_bytes_seen()
             self.record.first_byte_at = None  # it is no part of the answer
             if not waited:
@@ -209,7 +214,8 @@ class Exchange(ExchangeRequest):
         lease = self._lease
         if lease is not None and lease.member.wants_answer:
             lease.answered(self._env.seconds())
-        self._kept = None  # what was kept of the body is not needed any more
+        if self._upload is not None:
+            self._upload.kept = None  # what was kept of the body is not needed any more
 
     def _note_first_byte(self) -> None:
         if self.record.first_byte_at is None:

@@ -24,13 +24,14 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Outcome, Record
 from scalingo_proxy.protocols.app_search import AppSearch
-from scalingo_proxy.protocols.deadlines import NEVER
+from scalingo_proxy.protocols.deadlines import NEVER, Timed
+from scalingo_proxy.protocols.detour import NO_DETOUR
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
-from scalingo_proxy.protocols.kept_body import KeptBody
 from scalingo_proxy.protocols.own_page import SMALL_PAGE_BYTES, OwnPage
 from scalingo_proxy.protocols.relay import TUNNEL_LEFT, Relay
+from scalingo_proxy.protocols.upload import Upload
 from scalingo_proxy.routing.members import Membership
 from scalingo_proxy.routing.pool import Lease
 from scalingo_proxy.routing.retries import MAX_BACKENDS, is_repeatable, may_send_again
@@ -48,7 +49,7 @@ _AT_ONCE_SECONDS = 1.0
 
 _KEPT_CLOSED = "the backend had closed the connection that was kept"
 
-_OVER = Phase.OVER
+_RESOLVING, _OVER = Phase.RESOLVING, Phase.OVER
 
 
 class ExchangeEnding(AppSearch):
@@ -61,11 +62,8 @@ class ExchangeEnding(AppSearch):
         "_backend",
         "_downstream",
         "_hsts",
-        "_kept",
         "_relay",
         "_response_paused",
-        "_upload_paused",
-        "_waits_for_continue",
         "response_begun",
     )
 
@@ -77,17 +75,23 @@ class ExchangeEnding(AppSearch):
         identity: ClientIdentity,
         record: Record,
     ) -> None:
-        AppSearch.__init__(self, env, downstream, record)  # type: ignore[arg-type]
+        # What BackendSearch.__init__ does, spelled out: 0.2 µs less for each request.
+        self._env = env
+        self._timed: Timed = downstream  # type: ignore[assignment]
+        self.record = record
+        self.phase = _RESOLVING
+        self._pool = None
+        self._lease = None
+        self._detour = NO_DETOUR
+        self._preface = b""
         self._head = head
+        self._upload = Upload(head.expect_continue) if head.framing.has_body else None
+        # What it has itself.
+        self._downstream = downstream
         self._identity = identity
         record.tls = identity.tls
         self._hsts = False
-        self._request_complete = not head.framing.has_body
-        self._downstream = downstream
         self.response_begun = False
-        self._kept: KeptBody | None = None  # until a piece of the body was taken
-        self._waits_for_continue = head.expect_continue
-        self._upload_paused = False
         self._response_paused: bool | None = None  # None: never was
         self._backend: HTTPBackend | None = None
         self._relay: Relay | None = None
@@ -105,12 +109,14 @@ class ExchangeEnding(AppSearch):
         if had_closed:
             env.connections.had_closed(backend)
         # Who waited for the client, or met a connection that was closed already, has done nothing wrong.
-        is_blameless = had_closed or not self._request_complete or self._response_paused is not None
+        upload = self._upload
+        is_waiting = upload is not None and not upload.is_complete
+        is_blameless = had_closed or is_waiting or self._response_paused is not None
         outcome = Outcome.ABANDONED if is_blameless else Outcome.CLOSED
         if self.response_begun or not may_send_again(
             True,
             is_repeatable(self._head.method, self._head.fields),
-            self._kept is not None and self._kept.is_lost,
+            upload is not None and upload.kept is not None and upload.kept.is_lost,
             response_begun,
         ):
             if not self.response_begun:
@@ -163,9 +169,11 @@ class ExchangeEnding(AppSearch):
         return self._timeouts.first_byte - until_late < _AT_ONCE_SECONDS
 
     def _hold_upload(self) -> None:
-        self._upload_paused = False
-        if not self._request_complete:
-            self._downstream.hold_upload()
+        upload = self._upload
+        if upload is not None:
+            upload.is_paused = False
+            if not upload.is_complete:
+                self._downstream.hold_upload()
 
     def backend_failed(self, error: ProxyError) -> None:
         """What the backend sent is unusable."""
@@ -174,7 +182,7 @@ class ExchangeEnding(AppSearch):
 
     def deadline_reached(self) -> None:
         """The current wait took too long."""
-        phase = self.phase
+        phase, upload = self.phase, self._upload
         if phase is Phase.RESOLVING:
             self._end(ResolverUnavailable(), Outcome.ABANDONED)
         elif phase is Phase.QUEUED:
@@ -183,10 +191,10 @@ class ExchangeEnding(AppSearch):
             self._end(detour.last_error or detour.ticket.expired_error(), Outcome.ABANDONED)
         elif phase is Phase.WAITING:
             self._end(FirstByteTimeout(), Outcome.TIMED_OUT)
-        elif phase is Phase.SENDING and self._waits_for_continue:
+        elif phase is Phase.SENDING and upload is not None and upload.waits_for_continue:
             # Backends need not say that they will read; a client that insists on it waits by its own will.
             self._end(FirstByteTimeout(), Outcome.ABANDONED)
-        elif phase is Phase.SENDING and not self._upload_paused:
+        elif phase is Phase.SENDING and not (upload is not None and upload.is_paused):
             self._end(RequestTimeout("the request body stalled"), Outcome.ABANDONED)
         elif self.is_leaving:
             self._leave_further()
@@ -198,7 +206,8 @@ class ExchangeEnding(AppSearch):
     @property
     def _client_is_silent(self) -> bool:
         """Whether it is the client that the silence comes from: the backend is not to blame then."""
-        stalls = not self._request_complete and not self._upload_paused
+        upload = self._upload
+        stalls = upload is not None and not upload.is_complete and not upload.is_paused
         return stalls or bool(self._response_paused) or self.phase is Phase.TUNNEL
 
     def fail(self, error: ProxyError) -> None:
@@ -301,9 +310,10 @@ class ExchangeEnding(AppSearch):
         pool, find = self._pool, self._env.page_for
         if pool is None or find is None or not pool.app.error_pages or wants_json(self._head.fields):
             return None
-        page = find(pool.app, error)
-        if page is not None and len(page.body) > SMALL_PAGE_BYTES and not self._request_complete:
-            return None  # the client may read nothing before it has sent everything
+        page, upload = find(pool.app, error), self._upload
+        if page is not None and len(page.body) > SMALL_PAGE_BYTES and upload is not None:
+            if not upload.is_complete:
+                return None  # the client may read nothing before it has sent everything
         return page
 
     @property

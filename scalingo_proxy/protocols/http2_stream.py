@@ -63,7 +63,7 @@ class HTTP2Stream(HTTP2StreamEnding):
             self._in.expected = 0
             self._env.deadlines.set(self, record.started_at + self._env.timeouts.request_body)
 
-    def _start(self, head: RequestHead, record: Record) -> None:
+    def _start(self, head: RequestHead, record: Record, is_late: bool = False) -> None:
         if head.websocket_key:
             self._is_websocket = True
         if head.framing.kind is not FramingKind.CHUNKED and not self._is_websocket:
@@ -71,6 +71,8 @@ class HTTP2Stream(HTTP2StreamEnding):
             self._input_over = not head.framing.has_body
         identity = self._frontend.identity
         self._exchange = exchange = Exchange(self._env, self, head, identity, record)
+        if is_late:
+            exchange.leave_out_wait()
         try:
             exchange.start()
         except Exception:
@@ -108,7 +110,7 @@ class HTTP2Stream(HTTP2StreamEnding):
         elif self._in.ended:
             self._unstarted = None
             self._env.deadlines.clear(self)
-            self._start(head, record)
+            self._start(head, record, is_late=True)
 
     def hand_on(self) -> None:
         """Pass on what came in this turn: for each frame alone it would cost as much as for all."""

@@ -81,8 +81,13 @@ class SearchNotes:
         record.backend = member.backend.address
         record.attempts += 1
         record.lineup = pool.lineup
-        if (pool.is_crowded or member.in_flight >= member.limit) and len(record.lineup[0]) <= _MAX_LOOK:
-            self._note_choice(pool, member)
+        if pool.is_crowded or member.in_flight >= member.limit:
+            self._note_crowd(pool, member)
+
+    def _note_crowd(self, pool: Pool, chosen: Member) -> None:
+        """Say who had no room when *chosen* was found, unless there are too many to look at."""
+        if len(pool.members) <= _MAX_LOOK:
+            self._note_choice(pool, chosen)
 
     def _note_choice(self, pool: Pool, chosen: Member | None = None) -> None:
         """Who there was to choose from, when not everybody had room or nobody was found."""

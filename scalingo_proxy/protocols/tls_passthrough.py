@@ -64,7 +64,7 @@ class Passthrough(PassthroughEnding):
         record.route = route
         record.request_id = env.request_ids()
         # How long the client took for its hello is not the search's time.
-        self._leave_the_way().waited = env.seconds() - record.started_at
+        self.leave_out_wait()
         self.transport.registerProducer(self, True)
         self._pool = pool = env.pools.for_route(route)
         app = route.app
@@ -111,7 +111,7 @@ class Passthrough(PassthroughEnding):
             backend.abandon()
             self.broke()
 
-    def _send(self, backend: Any) -> None:
+    def _send(self, backend: Any, now: float) -> None:
         """Become a tunnel: nothing was sent before, so nothing can be sent twice."""
         pool, lease = self._pool, self._lease
         assert pool is not None and lease is not None
@@ -119,7 +119,7 @@ class Passthrough(PassthroughEnding):
             backend.transport.write(self._proxy_header(pool.app.send_proxy))
         self.phase = _TUNNEL
         lease.become_tunnel()
-        self._env.deadlines.set(self._timed, self._env.seconds() + self._timeouts.first_byte)
+        self._env.deadlines.set(self._timed, now + self._timeouts.first_byte)
         self._relay = relay = Relay(
             self.transport, backend.transport, self._alive, self._tunnel_ended, self._env.pipes
         )

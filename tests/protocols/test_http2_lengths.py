@@ -12,6 +12,7 @@ from typing import Any
 from hyperframe.frame import DataFrame, RstStreamFrame
 
 from scalingo_proxy.model import Timeouts
+from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World, WorldApp
 from tests.protocols.http2_worlds import HTTP2TestCase, RawClient, fields, headers_frame
 
@@ -56,6 +57,27 @@ class LengthTests(HTTP2TestCase):
                 self.assertEqual(self.whole(app), [body], kind)
                 self.assertEqual(client.statuses_of(3), [200])
                 self.assertEqual(world.observer.codes, ["-"])
+
+    def test_late_end(self) -> None:
+        """How long a client took to say that nothing follows is not taken from the backend's time."""
+        timeouts = Timeouts(connect=5.0, first_byte=30.0, request_body=60.0, idle=60.0)
+        world, app, client = self.begin(timeouts=timeouts)
+        app.backend.answer(replies.delayed(25, replies.fixed(b"slow")))
+        client.write(headers_frame(3, length(0)))
+        world.advance(50)
+        client.write(DataFrame(3, b"", flags=["END_STREAM"]))  # type: ignore[no-untyped-call]
+        world.advance(24)
+        self.assertEqual(client.statuses_of(3), [])
+        world.advance(2)
+        self.assertEqual(client.statuses_of(3), [200])
+        client.write(headers_frame(5, length(0)))
+        world.advance(50)
+        app.backend.answer(replies.delayed(40, replies.fixed(b"too slow")))
+        client.write(DataFrame(5, b"", flags=["END_STREAM"]))  # type: ignore[no-untyped-call]
+        world.advance(29)
+        self.assertEqual(client.statuses_of(5), [])
+        world.advance(2)
+        self.assertEqual(client.statuses_of(5), [504])
 
     def test_more_behind(self) -> None:
         """A byte too many costs the stream, and nobody has served the request."""
