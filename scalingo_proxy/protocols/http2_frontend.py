@@ -21,7 +21,7 @@ from scalingo_proxy.protocols.http2_ending import LINGER_BYTES, HTTP2Ending
 from scalingo_proxy.protocols.http2_stream import HTTP2Stream
 from scalingo_proxy.protocols.turns import SECONDS_AT_ONCE
 from scalingo_proxy.wire.grammar import FramingError
-from scalingo_proxy.wire.http1_forwarding import ClientIdentity, acceptable_request_id
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead
 from scalingo_proxy.wire.http2_connection import MAX_STREAMS
 from scalingo_proxy.wire.http2_events import (
@@ -220,13 +220,11 @@ class HTTP2Frontend(HTTP2Ending):
 
     def describe(self, record: Record, head: RequestHead) -> None:
         """Fill in *record* what the head tells."""
-        record.method = head.method.decode("ascii")
+        record.method = head.method_text
         record.host = head.host
-        record.path = head.target.decode("ascii")
+        record.path = head.target_text
         record.client = self.identity.client_address(head)
-        told = head.special.get(b"x-request-id")
-        request_id = acceptable_request_id(told) if told else None
-        record.request_id = request_id.decode("ascii") if request_id else self.env.request_ids()
+        record.request_id = head.told_id or self.env.request_ids()
         if self._factory.notes_agents:
             self._factory.note_fields(record, head)
 

@@ -16,9 +16,9 @@ from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES, HTTPUploads
 from scalingo_proxy.protocols.relay import RelayEnd
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.grammar import FramingError
-from scalingo_proxy.wire.http1_exchange import Event
-from scalingo_proxy.wire.http1_forwarding import acceptable_request_id
-from scalingo_proxy.wire.http1_head import ResponseHead, head_end
+from scalingo_proxy.wire.http1_body import NO_BODY
+from scalingo_proxy.wire.http1_exchange import Event, Side
+from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, head_end
 from scalingo_proxy.wire.http1_request import check_unfinished_request_head, parse_request_head
 
 __all__ = ["HTTPRequests"]
@@ -27,7 +27,8 @@ __all__ = ["HTTPRequests"]
 _REQUESTS_AT_ONCE = 20
 
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
-_EXCHANGE, _WHOLE = Doing.EXCHANGE, Event.WHOLE
+_EXCHANGE = Doing.EXCHANGE
+_IDLE, _DONE = Side.IDLE, Side.DONE
 
 
 class HTTPRequests(HTTPUploads):
@@ -37,8 +38,9 @@ class HTTPRequests(HTTPUploads):
     """
 
     _searched = 0
-    _skipped_line = False
     _advancing = False
+    #: Whether an empty line was passed over that stood before the request to come.
+    _skipped_line: bool
 
     def _broke(self) -> None:
         """A bug of ours surfaced: answer if that is possible, and close."""
@@ -134,35 +136,37 @@ class HTTPRequests(HTTPUploads):
 
     def _begin_with(self, block: bytes) -> bool:
         """Begin the request that *block* is the head of; False: it was refused."""
-        env, identity, factory = self._env, self._identity, self._factory
-        assert identity is not None
         try:
-            head = parse_request_head(block, env.limits)
+            head = parse_request_head(block, self._env.limits)
         except ProxyError as error:
             self._refuse(error)
             return False
+        self._begin(head)
+        return True
+
+    def _begin(self, head: RequestHead) -> None:
+        """Begin the exchange that *head* asks for."""
+        env, identity, factory, cycle = self._env, self._identity, self._factory, self._cycle
+        assert identity is not None
         self._doing = _EXCHANGE
         self._head = head
         if self._skipped_line:
             self._skipped_line = False
         if not self.has_asked:
             env.clients.first_asked(self)
-        if head.framing.has_body:
-            self._cycle.on_request(Event.HEAD)
-            self._body = head.framing.reader()
-            self._body_bytes = 0
+        if head.framing is NO_BODY and cycle.request is _IDLE:
+            cycle.request = _DONE  # where WHOLE leads
         else:
-            self._cycle.on_request(_WHOLE)
-        record = Record(env.seconds(), env.wall_clock(), identity.peer, factory.listener)
-        record.method = head.method.decode("ascii")
+            self._expect_body(head)
+        seconds, wall_clock = env.seconds, env.wall_clock  # so that CPython need not look for methods
+        record = Record(seconds(), wall_clock(), identity.peer, factory.listener)
+        record.method = head.method_text
         record.host = head.host
-        record.path = head.target.decode("ascii")
+        record.path = head.target_text
         record.protocol = "http/1.1" if head.version else "http/1.0"
         if identity.trusted:
             record.client = identity.client_address(head)
-        told = head.special.get(b"x-request-id")
-        request_id = acceptable_request_id(told) if told else None
-        record.request_id = request_id.decode("ascii") if request_id else env.request_ids()
+        record.request_id = head.told_id or env.request_ids()
         if factory.notes_agents:
             factory.note_fields(record, head)
         self._exchange = exchange = Exchange(env, self, head, identity, record)
@@ -170,7 +174,15 @@ class HTTPRequests(HTTPUploads):
             exchange.start()
         except Exception:
             exchange.broke()  # one request's bug ends that request and no other
-        return True
+
+    def _expect_body(self, head: RequestHead) -> None:
+        """Whatever follows *head* is its body, if there is one."""
+        if head.framing.has_body:
+            self._cycle.on_request(Event.HEAD)
+            self._body = head.framing.reader()
+            self._body_bytes = 0
+        else:
+            self._cycle.on_request(Event.WHOLE)
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer what could not be read as a request, and read no more."""

@@ -28,7 +28,8 @@ __all__ = ["HTTPResponder"]
 
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
 _CHUNKED, _UNTIL_CLOSE = FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE
-_WHOLE, _DONE = Event.WHOLE, Side.DONE
+_NONE, _LENGTH = FramingKind.NONE, FramingKind.LENGTH
+_IDLE, _DONE = Side.IDLE, Side.DONE
 
 
 class HTTPResponder(Protocol, Timed):
@@ -36,14 +37,16 @@ class HTTPResponder(Protocol, Timed):
 
     transport: Any
 
+    # Of the response under way.
+    _chunked_response = False
+    _ends_by_close = False
+
     def __init__(self, factory: HTTPProxyFactory) -> None:
         self._factory = factory
         self._env = factory.env
         self._cycle = Cycle()
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
-        self._chunked_response = False
-        self._ends_by_close = False
         self._writing_paused = False
 
     @property
@@ -72,8 +75,22 @@ class HTTPResponder(Protocol, Timed):
 
     def send_whole(self, head: ResponseHead, payload: bytes, trailers: Fields) -> None:
         """Relay a response that is complete already, in one write."""
+        request, cycle, kind = self._head, self._cycle, head.framing.kind
+        assert request is not None
+        if (
+            (kind is _LENGTH or kind is _NONE)
+            and request.keep_alive
+            and request.version
+            and cycle.request is _DONE
+            and cycle.response is _IDLE
+            and not self._factory.is_draining
+        ):
+            # Nearly all are such: what is done below, and by exchange_over, comes to this (2 µs less).
+            self.transport.write((head.words or response_head_for_client(head, 1, True)) + payload)
+            cycle.request = _IDLE  # both sides are where WHOLE and NEXT lead
+            return
         words = self._response_head(head)
-        self._cycle.on_response(_WHOLE)
+        cycle.on_response(Event.WHOLE)
         last = self._last_piece(payload, trailers) if self._chunked_response else payload
         self.transport.write(words + last)
 

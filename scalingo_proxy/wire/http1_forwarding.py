@@ -21,6 +21,7 @@ __all__ = [
     "ClientIdentity",
     "acceptable_request_id",
     "informational_head",
+    "own_lines",
     "relayed_trailers",
     "request_head_for_backend",
     "response_head_for_client",
@@ -69,16 +70,18 @@ class ClientIdentity:
     :ivar ends: the client's address and the one it connected to, in whatever
         form the transport tells them.
     :ivar query: what the resolver was asked last for this connection.
+    :ivar same_lines: the forwarded headers of an untrusted peer, the same for every request;
+        ``b""`` until there is one, and for a trusted peer.
     """
 
     __slots__ = (
         "_is_trusted",
-        "_lines",
         "covers",
         "ends",
         "peer",
         "port",
         "query",
+        "same_lines",
         "scheme",
         "tls",
         "trusted",
@@ -94,8 +97,7 @@ class ClientIdentity:
         self.covers: Callable[[str], bool] | None = None
         self.ends: tuple[Any, Any] = (None, None)
         self.query: RouteQuery | None = None
-        #: An untrusted peer's four lines are the same for every request; written when there is one.
-        self._lines = b""
+        self.same_lines = b""
 
     @staticmethod
     def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
@@ -124,9 +126,9 @@ class ClientIdentity:
     def lines(self, head: RequestHead) -> bytes:
         """The forwarded headers for one request."""
         if not self.trusted:
-            if not self._lines:
-                self._lines = self._write(self.peer, self.peer, self.scheme.encode(), b"%d" % self.port)
-            return self._lines
+            if not self.same_lines:
+                self.same_lines = self._write(self.peer, self.peer, self.scheme.encode(), b"%d" % self.port)
+            return self.same_lines
         chain = self._chain(head)
         special = head.special
         port = special.get(b"x-forwarded-port", (b"",))[-1]
@@ -178,26 +180,41 @@ def request_head_for_backend(
     head: RequestHead, identity: ClientIdentity, request_id: bytes, wall_time: float
 ) -> bytes:
     """The request head in the words that the backend reads, always HTTP/1.1."""
-    special = head.special
-    more = b""
-    if head.framing.kind is _CHUNKED and b"transfer-encoding" not in special:
-        more = b"Transfer-Encoding: chunked\r\n"  # framed otherwise at the edge, as in HTTP/2
+    words = head.words
+    if not words:
+        lines = head.lines or join_lines(head.fields) + own_lines(head)
+        words = b"%b %b HTTP/1.1\r\n%b" % (head.method, head.target, lines)
+    forwarded = identity.same_lines or identity.lines(head)
+    if identity.trusted and b"x-request-start" in head.special:
+        told = head.special[b"x-request-start"][0]
+        if _REQUEST_START.fullmatch(told):
+            return b"%b%bX-Request-ID: %b\r\nX-Request-Start: %b\r\n\r\n" % (
+                words,
+                forwarded,
+                request_id,
+                told,
+            )
+    # One format for all that is new: 0.3 µs less.
+    return b"%b%bX-Request-ID: %b\r\nX-Request-Start: t=%.3f\r\n\r\n" % (
+        words,
+        forwarded,
+        request_id,
+        wall_time,
+    )
+
+
+def own_lines(head: RequestHead) -> bytes:
+    """What the connection with the backend needs to be told, as lines; nothing for most."""
+    lines = b""
+    if head.framing.kind is _CHUNKED and b"transfer-encoding" not in head.special:
+        lines = b"Transfer-Encoding: chunked\r\n"  # framed otherwise at the edge, as in HTTP/2
     if head.expect_continue:
-        more += b"Expect: 100-continue\r\n"
+        lines += b"Expect: 100-continue\r\n"
     if head.upgrade:
-        more += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-    elif b"te" in special and _accepts_trailers(special[b"te"]):
-        more += b"Connection: TE\r\nTE: trailers\r\n"
-    start = b"t=%.3f" % wall_time
-    if identity.trusted and b"x-request-start" in special:
-        told = special[b"x-request-start"][0]
-        start = told if _REQUEST_START.fullmatch(told) else start
-    lines = head.lines or join_lines(head.fields)
-    return _TO_BACKEND % (head.method, head.target, lines, more, identity.lines(head), request_id, start)
-
-
-#: One format for all of it: 0.3 µs less.
-_TO_BACKEND = b"%b %b HTTP/1.1\r\n%b%b%bX-Request-ID: %b\r\nX-Request-Start: %b\r\n\r\n"
+        lines += b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+    elif b"te" in head.special and _accepts_trailers(head.special[b"te"]):
+        lines += b"Connection: TE\r\nTE: trailers\r\n"
+    return lines
 
 
 def _accepts_trailers(values: Sequence[bytes]) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.grammar import NEVER_IN_A_HEAD, FramingError
 from scalingo_proxy.wire.head_forms import Form
 from scalingo_proxy.wire.http1_body import NO_BODY, FramingKind
@@ -44,19 +45,28 @@ USUAL_CONNECTION = ((b"keep-alive",), (b"close",))
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
 _CHUNKED, _UNTIL_CLOSE = FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE
 
+_new = object.__new__
+
 _NOTHING_SPECIAL: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
 class RequestHead:
     """A request head that is safe to route.
 
+    Once it was read nobody changes it: others may have been given the same.
+
     :ivar method: as sent; methods are case-sensitive.
     :ivar target: in origin-form, or ``*``; never decoded.
+    :ivar method_text: the method for whoever tells of it.
+    :ivar target_text: the target for whoever tells of it.
     :ivar version: the minor version, 0 or 1.
     :ivar fields: what travels on as it is, in order and case, ``Host`` included.
-    :ivar lines: the same as lines, each with its end, where that is known already; else ``b""``.
+    :ivar lines: the same as lines, each with its end, and behind them what the connection with the
+        backend needs, where that is known already; else ``b""``.
+    :ivar words: the request line for the backend and the lines, of a head that is known whole; else ``b""``.
+    :ivar limits: which a head that is known whole keeps to; others have none.
     :ivar special: values of the fields that decide something, by lower-case name.
-        Not to be changed: others may have been given the same.
+    :ivar told_id: the client's own request id, if it has one that is kept; else ``""``.
     :ivar host: the normalised name, the key for routing.
     :ivar framing: how the body ends.
     :ivar keep_alive: the client wants to use the connection again.
@@ -73,23 +83,34 @@ class RequestHead:
         "framing",
         "host",
         "keep_alive",
+        "limits",
         "lines",
         "method",
+        "method_text",
         "special",
         "target",
+        "target_text",
+        "told_id",
         "upgrade",
         "version",
         "websocket_key",
+        "words",
     )
+
+    limits: Limits
 
     def __init__(self, method: bytes, target: bytes, version: int) -> None:
         self.method = method
         self.target = target
+        self.method_text = method.decode("ascii")
+        self.target_text = target.decode("ascii")
         self.version = version
         self._fields: Pairs | None = ()
         self._filled: Filled | None = None
         self.lines = b""
+        self.words = b""
         self.special: Mapping[bytes, Sequence[bytes]] = _NOTHING_SPECIAL
+        self.told_id = ""
         self.host = ""
         self.framing = NO_BODY
         self.keep_alive = False
@@ -98,13 +119,25 @@ class RequestHead:
         self.websocket_key = b""
 
     def again(self, method: bytes, target: bytes) -> RequestHead:
-        """A head with the same header section; of what both share nothing can be changed."""
-        head = RequestHead(method, target, self.version)
-        head._fields, head._filled, head.lines = self._fields, self._filled, self.lines
+        """A head with the same header section, one that its line has no part in."""
+        head = _new(RequestHead)  # each attribute is set once: 0.4 µs less
+        head.method = method
+        head.target = target
+        head.method_text = method.decode("ascii")
+        head.target_text = target.decode("ascii")
+        head.version = self.version
+        head._fields = self._fields
+        head._filled = self._filled
+        head.lines = self.lines
+        head.words = b""
         head.special = self.special
+        head.told_id = self.told_id
         head.host = self.host
         head.framing = self.framing
         head.keep_alive = self.keep_alive
+        head.expect_continue = False
+        head.upgrade = b""
+        head.websocket_key = b""
         return head
 
     def fill_in(self, form: Form, values: Sequence[bytes]) -> None:
@@ -122,6 +155,8 @@ class RequestHead:
 
     @fields.setter
     def fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        if self.words:
+            raise AttributeError("others may have been given this head")
         self._fields = tuple(fields)
         self.lines = b""
 

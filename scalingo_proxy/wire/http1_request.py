@@ -32,14 +32,22 @@ from scalingo_proxy.wire.grammar import (
 from scalingo_proxy.wire.head_forms import Key
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
+from scalingo_proxy.wire.http1_forwarding import acceptable_request_id
 from scalingo_proxy.wire.http1_head import ENDLESS, USUAL_CONNECTION, RequestHead, parse_length, rewrite_field
-from scalingo_proxy.wire.known_requests import LONGEST_SECTION, find_request, learn_request, recent_section
+from scalingo_proxy.wire.known_requests import (
+    LONGEST_SECTION,
+    find_request,
+    learn_request,
+    learn_whole,
+    recent_section,
+)
 
 __all__ = ["check_unfinished_request_head", "parse_request_head", "sort_request_fields"]
 
 MAX_FIELDS = 200
 
-_REQUEST_LINE = re.compile(rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+_REQUEST_LINE = re.compile(rb"([" + TOKEN + rb"]{1,64}+) ([\x21\x22\x24-\x7e]++) HTTP/([0-9]\.[0-9])\r\n")
+_FORBIDDEN_METHODS = frozenset((b"CONNECT", b"TRACE"))
 _OTHER_VERSION = re.compile(rb"[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]++(?:\.[0-9]++)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE)
 _UPGRADE_TOKEN = re.compile(rb"[" + TOKEN + rb"]++(?:/[" + TOKEN + rb"]++)?")
@@ -70,21 +78,22 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
         raise _request_line_error(block, limits)
     if len(block) > limits.head_bytes:
         raise HeadTooLarge()
-    method, target, major, minor = match.groups()
-    if major != b"1":
-        raise BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if method == b"CONNECT" or method == b"TRACE":
+    method, target, version = match.groups()
+    minor = 1 if version == b"1.1" else _minor_version(version)
+    if method in _FORBIDDEN_METHODS:
         raise MethodNotAllowed()
     section = block[match.end() : -2]
     if len(section) > limits.header_bytes:
         _check_line_lengths(section, limits.header_bytes)
-    is_usual = target[0] == 47 and minor != b"0"  # 47: "/"
+    is_usual = target[0] == 47 and minor  # 47: "/"
     key: Key = ()
     if is_usual:
         # A section that came before is not read again: 7 to 11 µs less.
         known = recent_section(section) if len(section) <= LONGEST_SECTION else None
         if known is not None:
-            return known.head(method, target)
+            head = known.head(method, target)
+            learn_whole(block, head, limits)
+            return head
         # And of one that differs in a few values, only those: 5 to 8 µs less.
         found, key = find_request(method, target, section)
         if found is not None:
@@ -95,7 +104,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
         raise BadRequest(str(error)) from None
     if len(fields) > MAX_FIELDS:
         raise HeadTooLarge("there are too many header fields")
-    head = RequestHead(method, target, 1 if minor != b"0" else 0)
+    head = RequestHead(method, target, minor)
     sort_request_fields(head, fields)
     _decide_host(head)
     _decide_request_framing(head)
@@ -103,6 +112,12 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     if is_usual:
         learn_request(section, key, head)
     return head
+
+
+def _minor_version(version: bytes) -> int:
+    if version[0] != 49:  # "1"
+        raise BadVersion("only HTTP/1.0 and HTTP/1.1 are spoken here")
+    return 1 if version != b"1.0" else 0
 
 
 def check_unfinished_request_head(received: bytes | bytearray, searched: int, limits: Limits) -> None:
@@ -165,6 +180,8 @@ def sort_request_fields(head: RequestHead, fields: Fields) -> None:
         named -= {b"close"}
         if named:
             kept = [field for field in kept if field[0].lower() not in named]
+    if b"x-request-id" in special:
+        head.told_id = (acceptable_request_id(special[b"x-request-id"]) or b"").decode("ascii")
     head.special = special
     head.fields = kept
 
@@ -194,6 +211,7 @@ def _decide_absolute_target(head: RequestHead, has_host: bool) -> None:
     head.host = parse_authority(authority)
     path = match[2] or (b"*" if head.method == b"OPTIONS" else b"/")
     head.target = path if path[0] != 63 else b"/" + path  # "?": an empty path
+    head.target_text = head.target.decode("ascii")
     if has_host:
         rewrite_field(head, b"host", authority)
     else:

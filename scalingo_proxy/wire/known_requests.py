@@ -1,8 +1,8 @@
-"""Header sections of requests that came before, whole or but for what changes from request to request.
+"""Heads of requests that came before: whole, by their section, or but for what changes each time.
 
-A program that keeps its connection sends the same section again and again; a
-browser sends a few, with other values in a few fields.  Of the first kind the
-whole outcome is known, of the second a form to fill in.
+A program that keeps its connection sends the same section again and again, often behind
+the same line; a browser sends a few, with other values in a few fields.  Of the first kind
+the whole outcome is known, of the second a form to fill in.
 """
 
 from __future__ import annotations
@@ -10,25 +10,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from scalingo_proxy.model import Limits
 from scalingo_proxy.wire.head_forms import Form, Key, changing, leave_blank
 from scalingo_proxy.wire.host import parse_authority
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
+from scalingo_proxy.wire.http1_forwarding import acceptable_request_id, own_lines
 from scalingo_proxy.wire.http1_head import MOST_KNOWN_FIELDS, RequestHead, join_lines, plain_length
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
     "LONGEST_SECTION",
+    "LONGEST_WHOLE",
     "KnownSection",
     "find_request",
     "forget_unused_requests",
     "is_told_by_section",
     "learn_request",
+    "learn_whole",
+    "recent_request",
     "recent_section",
 ]
 
 _LENGTH = FramingKind.LENGTH
 
-#: Longer sections are not kept whole, and longer ones still not looked at.
+#: Longer heads are not kept whole, and not looked for.
+LONGEST_WHOLE = 2048
+_MOST_WHOLE = 1024
+#: So many heads that came once are recognised when they come again.
+_MOST_SEEN = 4096
+
+#: Longer sections are not kept, and longer ones still not looked at.
 LONGEST_SECTION = 2048
 _LONGEST_FORM = 6144
 
@@ -55,7 +66,7 @@ class KnownSection:
     def __init__(self, head: RequestHead) -> None:
         self._head = head.again(b"", b"")
         self._head.special = MappingProxyType(dict(head.special))
-        self._head.lines = head.lines or join_lines(head.fields)
+        self._head.lines = head.lines or join_lines(head.fields) + own_lines(head)
 
     def head(self, method: bytes, target: bytes) -> RequestHead:
         """The head of a request with this section; nothing that it shares with others can be changed."""
@@ -72,7 +83,7 @@ class KnownForm:
     __slots__ = ("_framing", "_keep_alive", "_length_at", "_special", "_special_at", "form", "is_exact")
 
     def __init__(self, head: RequestHead, key: Key) -> None:
-        self.form = Form(b"", head.fields[:MOST_KNOWN_FIELDS], key)
+        self.form = Form(b"", head.fields[:MOST_KNOWN_FIELDS], key, own_lines(head))
         self._keep_alive = head.keep_alive
         self._framing = head.framing
         names = [name.lower() for name in self.form.names]
@@ -105,11 +116,21 @@ class KnownForm:
         for name, place in self._special_at:
             special[name] = (values[place],)
         head.special = special
+        if b"x-request-id" in special:
+            head.told_id = (acceptable_request_id(special[b"x-request-id"]) or b"").decode("ascii")
         head.host = parse_authority(special[b"host"][0])
         head.framing = framing
         head.keep_alive = self._keep_alive
         return head
 
+
+#: Whole heads are forgotten all at once, since those that are of use are soon known again.  When
+#: there is no room, nothing is done about it until then: who fills it gains nothing by that.
+_wholes: dict[bytes, RequestHead] = {}
+_came_once: set[int] = set()
+
+#: The head of what came whole some times in the last minute, and keeps to ``limits``.
+recent_request = _wholes.get
 
 _sections: Repeated[bytes, KnownSection] = Repeated(most=512)
 _forms: Repeated[Key, KnownForm] = Repeated(most=256)
@@ -158,7 +179,28 @@ def learn_request(section: bytes, key: Key, head: RequestHead) -> None:
         _sections.keep(section, KnownSection(head))
 
 
+def learn_whole(block: bytes, head: RequestHead, limits: Limits) -> None:
+    """Know *head*, whose section is known, by all of *block*, if that came before, too.
+
+    Nobody can change it any more.
+    """
+    if len(block) > LONGEST_WHOLE:
+        return
+    mark = hash(block)
+    if mark in _came_once:
+        if len(_wholes) < _MOST_WHOLE:
+            head.words = b"%b %b HTTP/1.1\r\n%b" % (head.method, head.target, head.lines)
+            head.limits = limits
+            _wholes[block] = head
+        return
+    if len(_came_once) >= _MOST_SEEN:
+        _came_once.clear()
+    _came_once.add(mark)
+
+
 def forget_unused_requests() -> None:
     """Forget what nobody has sent since the last time but one that this was said."""
+    _wholes.clear()
+    _came_once.clear()
     _sections.turn()
     _forms.turn()

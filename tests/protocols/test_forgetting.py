@@ -11,6 +11,7 @@ from scalingo_proxy.protocols.forgetting import FORGET_SECONDS, Forgetting
 from scalingo_proxy.testing.world import World
 from scalingo_proxy.wire import known_hellos
 from scalingo_proxy.wire.http1_request import parse_request_head
+from scalingo_proxy.wire.known_requests import recent_request
 from tests.wire.hello_builder import message, record, server_name, versions
 
 
@@ -52,13 +53,15 @@ class ServingTests(SynchronousTestCase):
         app = world.app("known", ["known.test"])
         client = world.client()
         request = b"GET / HTTP/1.1\r\nHost: known.test\r\nCookie: secret\r\n\r\n"
-        for _ in range(3):
+        for _ in range(5):
             client.send(request)
             world.advance(0.1)
-        self.assertEqual(len(app.backend.requests), 3)
+        self.assertEqual(len(app.backend.requests), 5)
         self.assertTrue(parse_request_head(request, Limits()).lines)
+        self.assertIsNotNone(recent_request(request))
         for _ in range(3):
             world.advance(FORGET_SECONDS + 0.2)
+        self.assertIsNone(recent_request(request))
         self.assertFalse(parse_request_head(request, Limits()).lines)
 
     def test_forgotten_hello(self) -> None:

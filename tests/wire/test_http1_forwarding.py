@@ -126,7 +126,7 @@ class RequestRewritingTests(SynchronousTestCase):
 
     def test_chunked_by_us(self) -> None:
         """A body that another protocol framed goes on in chunks."""
-        head = head_of(start=b"POST / HTTP/1.1")
+        head = RequestHead(b"POST", b"/", 1)
         head.framing = Framing(FramingKind.CHUNKED)
         words = request_head_for_backend(head, untrusted, REQUEST_ID, 1.5)
         self.assertEqual(words.count(b"Transfer-Encoding: chunked\r\n"), 1)
@@ -192,7 +192,7 @@ class ClientIdentityTests(SynchronousTestCase):
     @given(st.binary(max_size=30))
     def test_any_chain(self, told: bytes) -> None:
         """Whatever stands in the chain: lines that can be sent, and an address that is one."""
-        head = head_of()
+        head = RequestHead(b"GET", b"/", 1)
         head.special = {b"x-forwarded-for": [told.translate(None, bytes(range(32)) + b"\x7f")]}
         lines = trusted.lines(head)
         self.assertEqual(lines.count(b"\r\n"), 4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.errors import ProxyError
+from scalingo_proxy.errors import ProxyError, UriTooLong
 from scalingo_proxy.model import Limits
 from scalingo_proxy.wire import http1_response, known_requests, repeated
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
@@ -22,7 +22,7 @@ from scalingo_proxy.wire.http1_forwarding import (
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead, rewrite_field
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import forget_unused_responses, parse_response_head
-from scalingo_proxy.wire.known_requests import forget_unused_requests
+from scalingo_proxy.wire.known_requests import LONGEST_WHOLE, forget_unused_requests, recent_request
 from tests.corpus import load_cases
 from tests.wire.http1_strategies import examples, request_streams, response_streams
 
@@ -30,6 +30,7 @@ IDENTITIES = [
     ClientIdentity("192.0.2.1", "http", 80, None),
     ClientIdentity("10.0.0.9", "https", 443, lambda address: address.startswith("10.")),
 ]
+LARGE = Limits()
 SMALL = Limits(request_line_bytes=100, head_bytes=600, header_bytes=80)
 
 #: A section means something else behind each of these, or nothing at all.
@@ -54,16 +55,23 @@ def forget() -> None:
         forget_unused_responses()
 
 
+def read(block: bytes, limits: Limits) -> RequestHead:
+    """What a connection does when a head comes whole."""
+    head = recent_request(block) if len(block) <= LONGEST_WHOLE else None
+    return head if head is not None and head.limits is limits else parse_request_head(block, limits)
+
+
 def told(block: bytes, limits: Limits) -> Any:
     """Everything that can be seen of a head, in the backend's words, too; or the error it is."""
     try:
-        return seen_of(parse_request_head(block, limits))
+        return seen_of(read(block, limits))
     except ProxyError as error:
         return type(error), error.detail
 
 
 def seen_of(head: RequestHead) -> dict[str, Any]:
-    names = [name for name in RequestHead.__slots__ if name[0] != "_" and name not in ("lines", "special")]
+    known = ("limits", "lines", "special", "words")
+    names = [name for name in RequestHead.__slots__ if name[0] != "_" and name not in known]
     seen: dict[str, Any] = {name: getattr(head, name) for name in names}
     seen["special"] = dict(head.special)
     seen["fields"] = head.fields
@@ -131,9 +139,10 @@ class KnownRequestsTests(SynchronousTestCase):
             forget()
             cold.append(told(block, limits))
         forget()
-        for _ in range(4):
+        for _ in range(6):
             self.assertEqual([told(block, limits) for block in blocks], cold)
-        return len(known_requests._sections.recent) + len(known_requests._forms.recent)
+        known = (known_requests._wholes, known_requests._sections.recent, known_requests._forms.recent)
+        return sum(map(len, known))
 
     def test_corpus(self) -> None:
         """Every case of the corpus, as it is and behind every other request line."""
@@ -141,17 +150,17 @@ class KnownRequestsTests(SynchronousTestCase):
         known = 0
         for section in sections(cases):
             forget()
-            known += self.check([line + b"\r\n" + section for line in LINES], Limits())
-        self.assertGreater(known, 100)
+            known += self.check([line + b"\r\n" + section for line in LINES], LARGE)
+        self.assertGreater(known, 500)
 
     def test_corpus_together(self) -> None:
         """All cases in one go: none gets what another was found to be."""
         cases = [case.input for case in load_cases("requests")]
         blocks = [b"GET / HTTP/1.1\r\n" + section for section in sections(cases)]
-        self.check(blocks, Limits())
+        self.check(blocks, LARGE)
         self.check(blocks, SMALL)
 
-    @given(st.lists(request_streams, min_size=1, max_size=4), st.sampled_from([Limits(), SMALL]))
+    @given(st.lists(request_streams, min_size=1, max_size=4), st.sampled_from([LARGE, SMALL]))
     @examples(120)
     def test_random(self, streams: list[bytes], limits: Limits) -> None:
         """Whatever comes, behind any line and in any company."""
@@ -161,7 +170,7 @@ class KnownRequestsTests(SynchronousTestCase):
     @examples(250)
     def test_changes(self, changed: list[bytes]) -> None:
         """Sections that differ in what is left blank, or only look like it."""
-        self.check([line + b"\r\n" + section for section in changed for line in LINES[:3]], Limits())
+        self.check([line + b"\r\n" + section for section in changed for line in LINES[:3]], LARGE)
 
     def test_filled_in(self) -> None:
         """Host, address, id and order are those of each request."""
@@ -208,9 +217,60 @@ class KnownRequestsTests(SynchronousTestCase):
         """What is known is held against the limits of whoever asks."""
         block = b"GET / HTTP/1.1\r\nHost: app.test\r\nA: " + b"x" * 100 + b"\r\n\r\n"
         cold = told(block, SMALL)
-        for _ in range(3):
-            self.assertIsInstance(told(block, Limits()), dict)
+        for _ in range(6):
+            self.assertIsInstance(told(block, LARGE), dict)
+        self.assertIs(read(block, LARGE), read(block, LARGE))
         self.assertEqual(told(block, SMALL), cold)
+
+    def test_other_limits(self) -> None:
+        """Where two sets of limits take turns, each request is held against its own."""
+        block = b"GET /" + b"x" * 70 + b" HTTP/1.1\r\nHost: app.test\r\n\r\n"
+        tight = Limits(request_line_bytes=50)
+        for _ in range(6):
+            self.assertIsInstance(told(block, LARGE), dict)
+            self.assertEqual(told(block, tight)[0], UriTooLong)
+            self.assertIsInstance(told(block, SMALL), dict)
+
+    def test_whole(self) -> None:
+        """A request that came a few times is known by all of it, and is what it was."""
+        block = b"GET /a?b HTTP/1.1\r\nHost: app.test\r\nX-Request-ID: 0123456789abcdef0123\r\n\r\n"
+        for _ in range(5):
+            head = read(block, LARGE)
+        self.assertIs(recent_request(block), head)
+        self.assertTrue(head.words)
+        self.assertEqual((head.method_text, head.target_text), ("GET", "/a?b"))
+        self.assertEqual(head.told_id, "0123456789abcdef0123")
+        self.assertIs(read(block, LARGE), head)
+
+    def test_whole_is_forgotten(self) -> None:
+        """Nothing of it is held when a minute is over, however often it came."""
+        block = b"GET /secret HTTP/1.1\r\nHost: app.test\r\n\r\n"
+        for _ in range(6):
+            read(block, LARGE)
+        self.assertIsNotNone(recent_request(block))
+        forget_unused_requests()
+        self.assertIsNone(recent_request(block))
+        self.assertEqual(known_requests._came_once, set())
+
+    def test_most_whole(self) -> None:
+        """There is an end to what is known; who comes first stays, and nobody else is told wrong."""
+        self.patch(known_requests, "_MOST_WHOLE", 3)
+        self.patch(known_requests, "_MOST_SEEN", 8)
+        blocks = [b"GET /%d HTTP/1.1\r\nHost: app.test\r\n\r\n" % number for number in range(20)]
+        for _ in range(5):
+            for number, block in enumerate(blocks[:5]):
+                self.assertEqual(read(block, LARGE).target, b"/%d" % number)
+        self.assertEqual(len(known_requests._wholes), 3)
+        for number, block in enumerate(blocks):
+            self.assertEqual(read(block, LARGE).target, b"/%d" % number)
+            self.assertLessEqual(len(known_requests._came_once), 8)
+
+    def test_long(self) -> None:
+        """Long heads are not kept whole."""
+        block = b"GET /%b HTTP/1.1\r\nHost: app.test\r\n\r\n" % (b"x" * LONGEST_WHOLE)
+        for _ in range(6):
+            self.assertEqual(len(read(block, LARGE).target), LONGEST_WHOLE + 1)
+        self.assertEqual(known_requests._wholes, {})
 
 
 def told_of(block: bytes, method: bytes) -> Any:
@@ -355,8 +415,8 @@ class SharingTests(SynchronousTestCase):
         self.addCleanup(forget)
         for _ in range(2):
             parse_request_head(self.BLOCK, Limits())
-        self.first = parse_request_head(self.BLOCK, Limits())
-        self.second = parse_request_head(self.BLOCK, Limits())
+        self.first = parse_request_head(self.BLOCK, LARGE)
+        self.second = parse_request_head(self.BLOCK, LARGE)
 
     def test_shared(self) -> None:
         """The second sighting is kept, and the third is given what was kept."""
@@ -365,15 +425,18 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(self.first.fields, self.second.fields)
 
     def test_rewritten(self) -> None:
-        """Whoever rewrites a field has a head of his own, whose lines are written anew."""
+        """Of a head whose section is shared, a field can be rewritten, and nobody else sees it."""
         rewrite_field(self.first, b"cookie", b"b")
         self.assertIn(b"Cookie: b\r\n", told_words(self.first))
-        self.assertIn(b"Cookie: a\r\n", told_words(self.second))
-        self.assertIn(b"Cookie: a\r\n", told_words(parse_request_head(self.BLOCK, Limits())))
+        third = parse_request_head(self.BLOCK.replace(b"GET /", b"GET /other"), LARGE)
+        self.assertIn(b"Cookie: a\r\n", told_words(third))
 
     def test_frozen(self) -> None:
-        """Nothing of it can be changed in place."""
+        """Nothing of what is shared can be changed in place."""
         self.assertIsInstance(self.first.fields, tuple)
         with self.assertRaises(TypeError):
             self.first.special[b"x-real-ip"] = (b"2",)  # type: ignore[index]
         self.assertIsInstance(self.first.special[b"x-real-ip"], tuple)
+        self.assertIs(recent_request(self.BLOCK), self.second)
+        with self.assertRaises(AttributeError):
+            self.second.fields = ()
