@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import ConnectFailed, ProxyError, QueueTimeout
 from scalingo_proxy.model import Outcome, Timeouts
-from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.deadlines import NEVER, Timed
 from scalingo_proxy.protocols.detour import NO_DETOUR, Detour
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -97,14 +97,17 @@ class BackendAttempts(SearchNotes):
         assert pool is not None and lease is not None
         self.phase = _CONNECTING
         detour = self._leave_the_way()
-        detour.connecting_since = env.seconds()
-        env.deadlines.clear(self._timed)  # the attempt has its own
+        detour.connecting_since = now = env.seconds()
+        self._timed.deadline = NEVER  # the attempt has its own
         # An attempt that ends before this returns may have begun the next one.
         detour.abandon_connect = _under_way
-        env.connecting.setdefault(lease.member, {})[self] = None
-        abandon = self._open_connection(lease.member, min(pool.timeouts.connect, self._seconds_left()))
+        seconds = pool.timeouts.connect
+        left = seconds * _SEARCH_BUDGET - (now - self.record.started_at - detour.waited)
+        abandon = self._open_connection(lease.member, min(seconds, left))
         if detour.abandon_connect is _under_way:
             detour.abandon_connect = abandon
+            # Not before: who is connected at once need not be known to be connecting (1 µs less).
+            env.connecting.setdefault(lease.member, {})[self] = None
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
         """Begin a connection to *member*, and say how to abandon it."""
@@ -151,7 +154,7 @@ class BackendAttempts(SearchNotes):
         env, lease, detour = self._env, self._lease, self._detour
         abandon, detour.abandon_connect = detour.abandon_connect, None
         self.record.connect_seconds += env.seconds() - detour.connecting_since
-        if lease is not None:
+        if lease is not None and abandon is not _under_way:
             connecting = env.connecting.get(lease.member)
             if connecting is not None:
                 connecting.pop(self, None)

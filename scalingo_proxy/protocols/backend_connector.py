@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from scalingo_proxy.model import Backend
 from scalingo_proxy.protocols.backend_tls import TLSAttempt
 from scalingo_proxy.protocols.backend_trust import BackendTrusts
 
-__all__ = ["BackendConnector", "Connect"]
+__all__ = ["BackendConnector", "Connect", "UnderWay"]
 
 _log = Logger()
 
@@ -32,6 +32,9 @@ _MAX_COMPLAINTS = 1024
 #: success, which may be before it returns, *failed* of everything else, one of
 #: them within *timeout* seconds and neither after abandoning.
 Connect = Callable[[Backend, Protocol, float, Callable[[Failure], None]], Callable[[], None]]
+
+#: The same of an attempt that has begun: ``go_on(timeout, failed)``.
+UnderWay = Callable[[float, Callable[[Failure], None]], Callable[[], None]]
 
 
 class BackendConnector:
@@ -48,6 +51,7 @@ class BackendConnector:
         self._is_quiet = is_quiet
         #: How transports of ours connect, in one call and often at once.
         self._dial: Callable[..., Callable[[], None]] | None = getattr(reactor, "dial", None)
+        self._dial_at_once: Callable[..., UnderWay | None] | None = getattr(reactor, "dial_at_once", None)
         self._trusts = BackendTrusts()
         self._complaints: dict[str, tuple[str, float]] = {}
 
@@ -67,6 +71,15 @@ class BackendConnector:
         return attempt.connect(
             self._connect(backend, attempt.transport_protocol, timeout, attempt.connect_failed)
         )
+
+    def at_once(self, backend: Backend, protocol: Protocol) -> UnderWay | None:
+        """Begin to connect without anything that only matters where the connection has to be waited for.
+
+        :return: None: it is there.  Otherwise what goes on with it, and must be called now.
+        """
+        if self._dial_at_once is None or backend.tls or not _is_address(backend.host):
+            return partial(self, backend, protocol)
+        return self._dial_at_once(backend.host, backend.port, protocol)
 
     def _told(self, backend: Backend, failed: Callable[[Failure], None]) -> Callable[[Failure], None]:
         """Also tell the operator what clients are told, but not for each of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.protocol import Protocol
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.errors import QueueTimeout
 from scalingo_proxy.model import Backend
-from scalingo_proxy.protocols.backend_connector import Connect
+from scalingo_proxy.protocols.backend_connector import Connect, UnderWay
 from scalingo_proxy.transports.descriptors import SHORTAGES
 
 __all__ = ["LOOK_AGAIN_SECONDS", "ConnectionAttempts"]
@@ -76,6 +77,10 @@ class ConnectionAttempts:
 
     def __init__(self, connect: Connect, clock: Any) -> None:
         self._connect = connect
+        #: As ``BackendConnector.at_once``: most are there before anything need be kept of them (2 µs less).
+        self._at_once: Callable[[Backend, Protocol], UnderWay | None] = getattr(
+            connect, "at_once", self._begin_to_connect
+        )
         self._clock = clock
         self._attempts: dict[Protocol, _Attempt] = {}
         self._waiting: deque[_Attempt] = deque()
@@ -93,13 +98,22 @@ class ConnectionAttempts:
 
         *failed* is also called, with QueueTimeout, when no descriptor was free all the time.
         """
+        go_on = None
+        if not self._waiting and self.has_room():
+            go_on = self._at_once(backend, protocol)
+            if go_on is None:
+                return _nothing
         attempt = _Attempt(self, backend, protocol, self._clock.seconds() + timeout, failed)
         self._attempts[protocol] = attempt
-        if self._waiting or not self.has_room():
+        if go_on is None:
             self.wait(attempt)
         else:
-            self._start(attempt, timeout)
+            self._go_on(attempt, go_on, timeout)
         return attempt.abandon
+
+    def _begin_to_connect(self, backend: Backend, protocol: Protocol) -> UnderWay:
+        """Stands for what knows at once whether it is connected."""
+        return partial(self._connect, backend, protocol)
 
     def over(self, protocol: Protocol) -> bool:
         """The attempt for *protocol* ended, one way or another; whether it was still under way."""
@@ -111,8 +125,8 @@ class ConnectionAttempts:
         if self._timer is None:
             self._timer = self._clock.callLater(LOOK_AGAIN_SECONDS, self._look)
 
-    def _start(self, attempt: _Attempt, timeout: float) -> None:
-        abandon = self._connect(attempt.backend, attempt.protocol, timeout, attempt.failed)
+    def _go_on(self, attempt: _Attempt, go_on: UnderWay, timeout: float) -> None:
+        abandon = go_on(timeout, attempt.failed)
         if attempt.protocol in self._attempts:
             attempt.began(abandon)
 
@@ -128,7 +142,8 @@ class ConnectionAttempts:
             if attempt.deadline <= now:
                 attempt.expired()
             elif not later and self.has_room():
-                self._start(attempt, attempt.deadline - now)
+                go_on = self._begin_to_connect(attempt.backend, attempt.protocol)
+                self._go_on(attempt, go_on, attempt.deadline - now)
             else:
                 later.append(attempt)
         if later and self._timer is None:
@@ -137,3 +152,7 @@ class ConnectionAttempts:
 
 def _always() -> bool:
     return True
+
+
+def _nothing() -> None:
+    """There is nothing left to abandon."""

@@ -72,7 +72,7 @@ def _descriptor(transport: Any) -> int:
             handle = get_handle() if get_handle is not None else None
         except AttributeError:
             return -1  # a connection that is gone has no socket any more
-        if isinstance(handle, socket.socket):
+        if isinstance(handle, socket.SocketType):
             return handle.fileno()
         transport = getattr(transport, "transport", None)
     return -1

@@ -75,12 +75,12 @@ def has_unread(transport: Any) -> bool:
         return False
 
 
-def _socket_of(transport: Any) -> socket.socket | None:
+def _socket_of(transport: Any) -> socket.SocketType | None:
     try:
         handle = transport.getHandle()
     except AttributeError:
         return None  # it never had a socket, or it was lost and Twisted has deleted it
-    return handle if isinstance(handle, socket.socket) else None
+    return handle if isinstance(handle, socket.SocketType) else None
 
 
 def _unsent_bytes(transport: Any) -> int:

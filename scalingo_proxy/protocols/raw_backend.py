@@ -31,6 +31,9 @@ class TunnelOwner(StructuralType):
     def backend_ended(self) -> None:
         """The backend sends no more."""
 
+    def broke(self) -> None:
+        """A bug of the owner's surfaced, and the exception being handled tells of it."""
+
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class RawBackend(Protocol):
@@ -65,8 +68,13 @@ class RawBackend(Protocol):
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self._connections.raw_connected(self)
-        if self._owner is not None:
-            self._owner.backend_connected(self)
+        owner = self._owner
+        if owner is not None:
+            try:
+                owner.backend_connected(self)
+            except Exception:
+                self.abandon()
+                owner.broke()
 
     def dataReceived(self, data: bytes) -> None:
         if self._relay_end is not None:

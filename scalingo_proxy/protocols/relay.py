@@ -91,8 +91,14 @@ class RelayEnd:
     def read_closed(self) -> None:
         """The peer of this side has said all it will say."""
         self._read_eof = True
-        self.peer._close_writing()
-        self._relay.side_ended()
+        peer = self.peer
+        if peer._read_eof:
+            # So has the other: both directions are over.
+            peer.close()
+            peer._peer_eof = True
+            self.close()
+        else:
+            peer._close_writing()
 
     def write_closed(self) -> None:
         """Our half-close has gone out; connectionLost follows when it matters."""
@@ -100,13 +106,15 @@ class RelayEnd:
     def connection_lost(self) -> None:
         """Gone altogether."""
         self._closed = self._read_eof = True
+        peer = self.peer
         if self._splice is not None:
             self._splice.source_lost()
-        if self.peer._splice is not None:
-            self.peer._splice.stop()
-        if not self.peer._is_closing:
-            self.peer.close()
-        self._relay.side_ended()
+        if peer._splice is not None:
+            peer._splice.stop()
+        if not peer._is_closing:
+            peer.close()
+        if peer._closed:
+            self._relay.both_closed()
 
     def pause_peer(self) -> None:
         """The buffer of this side is full."""
@@ -124,13 +132,12 @@ class RelayEnd:
         if self._closed or self._peer_eof:
             return
         self._peer_eof = True
-        if self._read_eof or ISSLTransport.providedBy(self.transport):
-            self.close()  # TLS streams of Twisted know no half-close
-            return
         transport = self.transport
         transport.unregisterProducer()
-        if isinstance(transport, Eager):
+        if isinstance(transport, Eager) and not transport.TLS:
             transport.end_writing()  # in this turn instead of the next
+        elif ISSLTransport.providedBy(transport):
+            self.close()  # TLS streams of Twisted know no half-close
         else:
             transport.loseWriteConnection()
 
@@ -140,7 +147,8 @@ class RelayEnd:
             return
         self._is_closing = True
         transport = self.transport
-        transport.unregisterProducer()
+        if not self._peer_eof:  # else it was done then
+            transport.unregisterProducer()
         if not isinstance(transport, Eager):
             # A reader that was paused would never see the end come.
             transport.resumeProducing()
@@ -191,16 +199,10 @@ class Relay:
         self.backend = RelayEnd(self, backend_transport, splice_at)
         self.client.peer, self.backend.peer = self.backend, self.client
 
-    def side_ended(self) -> None:
-        """Close what is left when both directions are over; tell once when all is gone."""
-        client, backend = self.client, self.backend
-        if client._read_eof and backend._read_eof:
-            if not client._is_closing:
-                client.close()
-            if not backend._is_closing:
-                backend.close()
-        if client._closed and backend._closed and self._ended is not None:
-            ended, self._ended = self._ended, None
+    def both_closed(self) -> None:
+        """All is gone: tell of it once."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
             ended()
 
     def leave(self) -> float:

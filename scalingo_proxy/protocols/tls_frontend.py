@@ -215,9 +215,9 @@ class TLSFrontend(TLSEnding):
             self.transport.protocol = owner
 
     def _pass_through(self, route: Route) -> None:
-        tunnel = Passthrough(
-            self._env, self, self.transport, self.received, self.hello, self.record, over=self.closed
-        )
+        hello, record = self._hello, self._record
+        assert hello is not None and record is not None
+        tunnel = Passthrough(self._env, self, self.transport, self.received, hello, record, self.closed)
         self.hand_over(tunnel)
         if self._has_ended:
             tunnel.readConnectionLost()

@@ -57,11 +57,9 @@ class Passthrough(PassthroughEnding):
     # -- find a backend ------------------------------------------------------
 
     def start_routed(self, route: Route) -> None:
-        """Look for a backend of the app that was found."""
+        """Look for a backend of the app that was found; the record tells of both already."""
         env, record = self._env, self.record
-        record.protocol, record.tls = "tls", "passthrough"
-        record.app = route.app.name
-        record.route = route
+        record.tls = "passthrough"
         record.request_id = env.request_ids()
         # How long the client took for its hello is not the search's time.
         self.leave_out_wait()
@@ -104,13 +102,6 @@ class Passthrough(PassthroughEnding):
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
         return self._env.connections.connect_raw(member, self, seconds, self._connect_failed)
 
-    def backend_connected(self, backend: Any) -> None:
-        try:
-            super().backend_connected(backend)
-        except Exception:
-            backend.abandon()
-            self.broke()
-
     def _send(self, backend: Any, now: float) -> None:
         """Become a tunnel: nothing was sent before, so nothing can be sent twice."""
         pool, lease = self._pool, self._lease
@@ -119,9 +110,12 @@ class Passthrough(PassthroughEnding):
             backend.transport.write(self._proxy_header(pool.app.send_proxy))
         self.phase = _TUNNEL
         lease.become_tunnel()
-        self._env.deadlines.set(self._timed, now + self._timeouts.first_byte)
+        env, timed = self._env, self._timed
+        timed.deadline = at = now + pool.timeouts.first_byte
+        if at < timed.covered_from:
+            env.deadlines.look_sooner(timed)
         self._relay = relay = Relay(
-            self.transport, backend.transport, self._alive, self._tunnel_ended, self._env.pipes
+            self.transport, backend.transport, self._alive, self._tunnel_ended, env.pipes
         )
         backend.join(relay.backend)
         held, self._ahead = bytes(self._ahead), b""

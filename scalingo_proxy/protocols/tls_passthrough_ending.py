@@ -24,7 +24,7 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Outcome, Record
 from scalingo_proxy.protocols.backend_search import BackendSearch
-from scalingo_proxy.protocols.deadlines import Timed
+from scalingo_proxy.protocols.deadlines import NEVER, Timed
 from scalingo_proxy.protocols.downstream import Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.progress import SendProgress
@@ -83,7 +83,7 @@ class PassthroughEnding(BackendSearch):
         record: Record,
         over: Callable[[], None],
     ) -> None:
-        super().__init__(env, timed, record)
+        BackendSearch.__init__(self, env, timed, record)  # super() is an object more (0.1 µs less)
         self.transport = transport
         self._hello = hello
         self._over: Callable[[], None] | None = over
@@ -100,13 +100,17 @@ class PassthroughEnding(BackendSearch):
         relay, env, record = self._relay, self._env, self.record
         if relay is None or self.phase is not _TUNNEL or not relay.backend.received:
             return
+        timed, pool = self._timed, self._pool
+        assert pool is not None
         now = env.seconds()
         if record.first_byte_at is None:
             record.first_byte_at = now
             lease = self._lease
             if lease is not None and lease.member.wants_answer:
                 lease.answered(now)
-        env.deadlines.set(self._timed, now + self._timeouts.idle)
+        timed.deadline = at = now + pool.timeouts.idle
+        if at < timed.covered_from:
+            env.deadlines.look_sooner(timed)
 
     def _tunnel_ended(self) -> None:
         """Both sides of the tunnel are gone."""
@@ -226,7 +230,7 @@ class PassthroughEnding(BackendSearch):
             record.sent_bytes = relay.client.received
             record.bytes_out += relay.backend.received
         record.finished_at = env.seconds()
-        env.deadlines.clear(self._timed)
+        self._timed.deadline = NEVER
         env.finished(record)
 
     def _leave(self) -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet import error, tcp
@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from scalingo_proxy.transports.connection import Eager
 
-__all__ = ["EagerClient", "EagerConnector", "dial"]
+__all__ = ["EagerClient", "EagerConnector", "dial", "dial_at_once"]
 
 #: What ``connect`` says of an attempt that goes on, and of one that is over, for better.
 _UNDER_WAY = frozenset((errno.EINPROGRESS, errno.EALREADY, errno.EINTR))
@@ -31,6 +31,12 @@ _THERE = frozenset((0, errno.EISCONN))
 
 #: A socket that never blocked, for a system call less.
 _NOT_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+_NEVER_BLOCKING = int(socket.SOCK_STREAM) | _NOT_BLOCKING
+
+#: What :class:`socket.socket` is made from, in C alone: it has all that a transport asks of one.
+_Socket = socket.SocketType
+
+_IN_PROGRESS = errno.EINPROGRESS
 
 
 class EagerClient(Eager, tcp.Client):
@@ -60,7 +66,7 @@ class EagerClient(Eager, tcp.Client):
         else:
             self._fail_soon(result)
 
-    def _begin(self, skt: socket.socket, reactor: Any) -> None:
+    def _begin(self, skt: Any, reactor: Any) -> None:
         """As Twisted's of a connection, for a socket that does not block already."""
         self.reactor = reactor
         self._tempDataBuffer: list[bytes] = []
@@ -141,11 +147,30 @@ def dial(
     :param timeout: seconds.
     :return: what abandons the attempt, and does nothing when it is over.
     """
+    under_way = dial_at_once(reactor, host, port, protocol)
+    return _nothing if under_way is None else under_way(timeout, failed)
+
+
+def dial_at_once(
+    reactor: Any, host: str, port: int, protocol: Protocol
+) -> Callable[[float, Callable[[Failure], None]], Callable[[], None]] | None:
+    """As :func:`dial`, for who needs neither a timeout nor a failure where nothing has to be waited for.
+
+    :return: None: it is connected, and was told.  Otherwise what has to be called
+        now with *timeout* and *failed*, and returns what abandons the attempt.
+    """
     transport = _DialledClient(reactor, host, port)
     if transport.begin(protocol):
-        return _nothing
+        return None
+    return partial(_wait_for, transport, protocol)
+
+
+def _wait_for(
+    transport: _DialledClient, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
+) -> Callable[[], None]:
     attempt = transport.connector = _Attempt(transport, protocol, failed)
-    attempt.timer = reactor.callLater(timeout, transport.failIfNotConnected, error.TimeoutError())  # type: ignore[no-untyped-call]
+    late = error.TimeoutError()  # type: ignore[no-untyped-call]
+    attempt.timer = transport.reactor.callLater(timeout, transport.failIfNotConnected, late)  # type: ignore[attr-defined]
     return attempt.abandon
 
 
@@ -198,23 +223,26 @@ class _DialledClient(EagerClient):
     """The transport of a connection that was dialled."""
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
-        self.reactor = reactor
-        self._requiresResolution = False
         way_to = _way_to if "%" not in host else _way_to.__wrapped__  # an interface may get another number
         self.addressFamily, self.addr, self._addressType = way_to(host, port)
+        self.reactor = reactor
+        self._requiresResolution = False
 
     def begin(self, protocol: Protocol) -> bool:
         """Connect; whether that was done at once, and *protocol* told."""
         try:
-            skt = self.createInternetSocket()
+            skt = _Socket(self.addressFamily, _NEVER_BLOCKING)
         except OSError as why:
             failed = error.ConnectBindError(why.errno, why.strerror)  # type: ignore[no-untyped-call]
             self.reactor.callLater(0, self.failIfNotConnected, failed)  # type: ignore[attr-defined]
             return False
+        if not _NOT_BLOCKING:  # pragma: no cover - not on this platform
+            skt.setblocking(False)
         self._begin(skt, self.reactor)
-        result = skt.connect_ex(self.addr)
-        if result == errno.EINPROGRESS:
-            result = skt.connect_ex(self.addr)  # on the same machine it is there by now
+        connect, addr = skt.connect_ex, self.addr
+        result = connect(addr)
+        if result == _IN_PROGRESS:
+            result = connect(addr)  # on the same machine it is there by now
         if result in _THERE:
             self._made(protocol)
             return True

@@ -28,7 +28,7 @@ from zope.interface import directlyProvides, providedBy
 
 from scalingo_proxy.transports.accepted import ACCEPTS_A_TURN, EagerPort, EagerServer
 from scalingo_proxy.transports.connection import Eager
-from scalingo_proxy.transports.dialled import EagerClient, EagerConnector, dial
+from scalingo_proxy.transports.dialled import EagerClient, EagerConnector, dial, dial_at_once
 
 __all__ = ["ACCEPTS_A_TURN", "Eager", "EagerClient", "EagerPort", "EagerServer", "eager"]
 
@@ -87,3 +87,7 @@ class EagerReactor:
     ) -> Callable[[], None]:
         """See :func:`~scalingo_proxy.transports.dialled.dial`."""
         return dial(self._reactor, host, port, protocol, timeout, failed)
+
+    def dial_at_once(self, host: str, port: int, protocol: Protocol) -> Any:
+        """See :func:`~scalingo_proxy.transports.dialled.dial_at_once`."""
+        return dial_at_once(self._reactor, host, port, protocol)

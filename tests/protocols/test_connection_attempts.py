@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.error import ConnectBindError
 from twisted.internet.error import TimeoutError as TimedOut
@@ -14,12 +15,33 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import QueueTimeout
 from scalingo_proxy.model import Backend
+from scalingo_proxy.protocols.backend_connector import Connect, UnderWay
 from scalingo_proxy.protocols.connection_attempts import LOOK_AGAIN_SECONDS, ConnectionAttempts
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.world import World
 from tests.protocols.worlds import WorldTestCase, each_world, get, hello
 
 BACKEND = Backend("127.0.0.1", 3000)
+
+
+class AtOnce:
+    """A connector that can tell at once, as :class:`BackendConnector` can.
+
+    :param later: connects what it says is not connected yet; None: all is.
+    """
+
+    def __init__(self, later: Connect | None = None) -> None:
+        self.later = later
+        self.asked: list[Protocol] = []
+        self.begun: list[Protocol] = []
+
+    def __call__(self, backend: Backend, protocol: Protocol, *_: object) -> Callable[[], None]:
+        self.begun.append(protocol)
+        return lambda: None
+
+    def at_once(self, backend: Backend, protocol: Protocol) -> UnderWay | None:
+        self.asked.append(protocol)
+        return None if self.later is None else partial(self.later, backend, protocol)
 
 
 class AttemptsTests(SynchronousTestCase):
@@ -50,6 +72,38 @@ class AttemptsTests(SynchronousTestCase):
         self.assertEqual(len(self.attempts), 1)
         self.attempts.over(protocol)
         self.assertEqual((len(self.attempts), self.clock.getDelayedCalls()), (0, []))
+
+    def test_there_at_once(self) -> None:
+        """Of what is connected before it could be waited for nothing is kept."""
+        connect = AtOnce()
+        attempts = ConnectionAttempts(connect, self.clock)
+        told = Protocol()
+        attempts.begin(BACKEND, told, 5.0, self.failures.append)()
+        self.assertEqual((connect.asked, len(attempts), self.failures), ([told], 0, []))
+
+    def test_not_at_once(self) -> None:
+        """Of the others all is, and it goes on where it was begun."""
+        connect = AtOnce(self.connect)
+        attempts = ConnectionAttempts(connect, self.clock)
+        protocol = Protocol()
+        abandon = attempts.begin(BACKEND, protocol, 5.0, self.failures.append)
+        self.assertEqual((connect.asked, len(attempts)), ([protocol], 1))
+        self.assertEqual([entry[:2] for entry in self.begun], [(protocol, 5.0)])
+        abandon()
+        self.assertEqual((self.abandoned, len(attempts)), ([protocol], 0))
+
+    def test_at_once_only_with_room(self) -> None:
+        """Nobody overtakes who waits for a descriptor."""
+        connect = AtOnce()
+        attempts = ConnectionAttempts(connect, self.clock)
+        attempts.has_room = lambda: self.room
+        self.room = False
+        attempts.begin(BACKEND, Protocol(), 5.0, self.failures.append)
+        self.room = True
+        attempts.begin(BACKEND, Protocol(), 5.0, self.failures.append)
+        self.assertEqual((connect.asked, len(attempts)), ([], 2))
+        self.clock.advance(LOOK_AGAIN_SECONDS)
+        self.assertEqual(len(connect.begun), 2)
 
     def test_in_turn(self) -> None:
         """Those who wait come in the order in which they asked, with the time that is left."""

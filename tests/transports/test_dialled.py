@@ -79,6 +79,21 @@ class DialTests(TestCase):
         await self.until(lambda: protocol.events[-1] == "lost")
         self.assertEqual((protocol.events, self.failures), (["made", b"answer", "lost"], []))
 
+    async def test_without_failure(self) -> None:
+        """Who is there at once is asked for neither a timeout nor what to do about a failure."""
+        port = self.listening.getsockname()[1]
+        protocol = Dialled()
+        self.assertIsNone(self.reactor.dial_at_once(self.host, port, protocol))
+        self.assertEqual(protocol.events, ["made"])
+        protocol.transport.abortConnection()
+        await self.until(lambda: protocol.events[-1] == "lost")
+        refused = Dialled()
+        go_on = self.reactor.dial_at_once(self.host, self.closed_port(), refused)
+        go_on(5.0, self.failures.append)
+        await self.until(lambda: self.failures)
+        self.assertEqual([each.type for each in self.failures], [error.ConnectionRefusedError])
+        self.assertEqual(refused.events, [])
+
     async def test_refused(self) -> None:
         """Whoever is refused is told so, later and once."""
         protocol, abandon = self.dial(self.closed_port())
