@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +113,26 @@ class AppTests(SynchronousTestCase):
         """Certificates do not fill logs."""
         app = App("app", [], ["https://a"], backend_tls={"ca": "PEM"})
         self.assertNotIn("PEM", repr(app.backends))
+
+    def test_takes_any_request(self) -> None:
+        """One word for all that an app may say of its clients; what it says of its backends is none."""
+        plain = App("app", ["app.test"], ["a:1"])
+        says: list[dict[str, Any]] = [
+            {"access": {"deny": ("192.0.2.1/32",)}},
+            {"rate_limit": {"requests": 1}},
+            {"force_https": True},
+            {"canonical": "app.test"},
+            {"send_proxy": "v2"},
+            {"tls": "passthrough"},
+        ]
+        silent: list[dict[str, Any]] = [
+            {},
+            {"state": "stopped"},
+            {"limits": {"body_bytes": 1}},
+            {"backends": ["https://a:1"]},
+            {"error_pages": {"502": "/page"}},
+        ]
+        for fields in says:
+            self.assertFalse(attrs.evolve(plain, **fields).takes_any_request, fields)
+        for fields in silent:
+            self.assertTrue(attrs.evolve(plain, **fields).takes_any_request, fields)

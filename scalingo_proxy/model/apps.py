@@ -201,6 +201,18 @@ class App:
     limits: Mapping[str, Any] = _overrides()
     quarantine: Mapping[str, Any] = _overrides()
 
+    @property
+    def takes_any_request(self) -> bool:
+        """Whether it says nothing of who may ask it, how often, by which name and in which way."""
+        return not (
+            self.access
+            or self.rate_limit
+            or self.force_https
+            or self.canonical
+            or self.send_proxy
+            or self.tls == "passthrough"
+        )
+
     def __attrs_post_init__(self) -> None:
         if any(backend.tls for backend in self.backends):
             trust = BackendTrust(**self.backend_tls)

@@ -45,19 +45,69 @@ class AppSearch(BackendSearch):
 
     def start(self) -> None:
         """Resolve, lease, connect and send, as far as that goes at once."""
-        env, identity, client, host = self._env, self._identity, self.record.client, self._head.host
+        env, host = self._env, self._head.host
         if env.policies.access.has_lists and not self._is_let_in():
             return
-        covers = identity.covers
+        covers = self._identity.covers
         if covers is not None and not covers(host):
             # The connection may be reused for other hosts of its certificate, never beyond.
             self.fail(Misdirected())
             return
-        route = env.route_at_once(host)
+        route_at_once = env.route_at_once
+        route = route_at_once(host)
         if route is not None:
             # No question is made for what stands in a table (0.7 µs less where hosts change).
             self._routed(route)
+        else:
+            self._ask_resolver(host)
+
+    def _routed(self, route: Route) -> None:
+        """The app is known: may this client ask it, and with this request?"""
+        app, record, pools = route.app, self.record, self._env.pools
+        record.app = app.name
+        record.route = route
+        pool = pools.get(app.name)
+        if pool is not None and pool.app is app and pool.takes_any_request:
+            # As most do, and nothing has changed since the last request (0.4 µs less).
+            self._pool = pool
+        else:
+            self._pool = pool = pools.for_route(route)
+            if not self._is_taken_by(app):
+                return
+        # One request more that others may be repeated for.
+        budget = pool.budget
+        if record.started_at >= budget.turns_at:
+            budget.turn(record.started_at)
+        budget.requests += 1
+        if self._upload is not None and self._head.framing.length > pool.limits.body_bytes:
+            self.fail(BodyTooLarge())
             return
+        lease = pool.lease_at_once()
+        if lease is not None:
+            self._leased(lease)
+        else:
+            self._find_backend(pool)
+
+    # -- off the ordinary way ------------------------------------------------
+
+    def _is_taken_by(self, app: App) -> bool:
+        """Whether *app* takes this request from this client, by what it says of that; it has ended if not."""
+        if (app.access or app.rate_limit) and not self._is_admitted(app):
+            return False
+        if (app.force_https or app.canonical) and self._redirected(app):
+            return False
+        if app.tls == "passthrough":
+            # Its backends speak TLS with the client alone; a request in clear would only
+            # fail there, and be held against them.
+            self.fail(Misdirected(_ENDS_TLS_ITSELF))
+            return False
+        if app.send_proxy:
+            self._preface = self._preface_for(app)
+        return True
+
+    def _ask_resolver(self, host: str) -> None:
+        """Nobody knows at once which app *host* is."""
+        env, identity, client = self._env, self._identity, self.record.client
         query = identity.query
         if query is None or query.host != host or query.client != client:
             # Most clients ask one host all the time: the same question again (0.5 µs less).
@@ -77,39 +127,6 @@ class AppSearch(BackendSearch):
                 answer.addCallbacks(self._resolved, self._unresolved)
             else:
                 self._resolved(answer)
-
-    def _routed(self, route: Route) -> None:
-        """The app is known: may this client ask it, and with this request?"""
-        app, record = route.app, self.record
-        self._pool = pool = self._env.pools.for_route(route)
-        record.app = app.name
-        record.route = route
-        if (app.access or app.rate_limit) and not self._is_admitted(app):
-            return
-        if (app.force_https or app.canonical) and self._redirected(app):
-            return
-        if app.tls == "passthrough":
-            # Its backends speak TLS with the client alone; a request in clear would only
-            # fail there, and be held against them.
-            self.fail(Misdirected(_ENDS_TLS_ITSELF))
-            return
-        if app.send_proxy:
-            self._preface = self._preface_for(app)
-        # One request more that others may be repeated for.
-        budget = pool.budget
-        if record.started_at >= budget.turns_at:
-            budget.turn(record.started_at)
-        budget.requests += 1
-        if self._head.framing.length > pool.limits.body_bytes:
-            self.fail(BodyTooLarge())
-            return
-        lease = pool.lease_at_once()
-        if lease is not None:
-            self._leased(lease)
-        else:
-            self._find_backend(pool)
-
-    # -- off the ordinary way ------------------------------------------------
 
     def _is_let_in(self) -> bool:
         """Whether the proxy's own lists let this client in; it has ended if not."""

@@ -79,7 +79,7 @@ class HTTPBackend(HTTPRequester):
             return
         try:
             if self._reader is None:
-                self._receive_head(data)
+                self._receive_head(exchange, data)
             else:
                 self._receive_body(self._reader, data)
         except Exception:
@@ -149,7 +149,7 @@ class HTTPBackend(HTTPRequester):
 
     # -- the response --------------------------------------------------------
 
-    def _receive_head(self, data: bytes) -> None:
+    def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         block, blank, rest = data.partition(_BLANK_LINE)
         if blank and not self._head:
             block += blank
@@ -167,7 +167,7 @@ class HTTPBackend(HTTPRequester):
             self._refuse(error)
             return
         if response.status < 200:
-            self._receive_informational(response, rest)
+            self._receive_informational(exchange, response, rest)
             return
         framing, cycle = response.framing, self._cycle
         if (
@@ -179,8 +179,6 @@ class HTTPBackend(HTTPRequester):
             and not self._reading_paused
         ):
             # Most answers are all of what came, to requests that were whole: what _finish does for them.
-            exchange = self.exchange
-            assert exchange is not None
             self.exchange = None
             cycle.request = _IDLE  # where WHOLE and NEXT lead; the response's side has come round
             connections = self._connections
@@ -190,7 +188,7 @@ class HTTPBackend(HTTPRequester):
             exchange.response_whole(response, rest, [], now)
         else:
             self._response = response
-            self._begin_response(response, rest)
+            self._begin_response(exchange, response, rest)
 
     def _gather_head(self, data: bytes) -> tuple[bytes, bytes] | None:
         """The head that *data* completes, and what is behind it; None: it is not there, or never will be."""
@@ -216,9 +214,7 @@ class HTTPBackend(HTTPRequester):
                 self.exchange.response_bytes_seen()
         return None
 
-    def _receive_informational(self, response: ResponseHead, rest: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+    def _receive_informational(self, exchange: Exchange, response: ResponseHead, rest: bytes) -> None:
         self._informational += 1
         if self._informational > _MAX_INFORMATIONAL:
             self._refuse(BadResponse("the backend sent too many interim responses"))
@@ -230,11 +226,9 @@ class HTTPBackend(HTTPRequester):
         else:
             exchange.informational(response)
             if rest and self.exchange is exchange:
-                self._receive_head(rest)
+                self._receive_head(exchange, rest)
 
-    def _begin_response(self, response: ResponseHead, rest: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+    def _begin_response(self, exchange: Exchange, response: ResponseHead, rest: bytes) -> None:
         reader = response.framing.reader()
         try:
             payload = reader.receive(rest) if rest else b""

@@ -14,7 +14,7 @@ from scalingo_proxy.protocols.progress import is_alive
 from scalingo_proxy.transports.splice import Splice
 from scalingo_proxy.wire.grammar import Fields
 from scalingo_proxy.wire.http1_body import BodyReader, FramingKind, encode_chunk, encode_last_chunk
-from scalingo_proxy.wire.http1_exchange import Cycle, Event
+from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = ["HTTPRequester"]
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
 _CHUNKED = FramingKind.CHUNKED
 _HEAD, _WHOLE = Event.HEAD, Event.WHOLE
+_IDLE, _DONE = Side.IDLE, Side.DONE
 
 
 class HTTPRequester(Protocol, Timed):
@@ -72,10 +73,16 @@ class HTTPRequester(Protocol, Timed):
 
         :param words: the head as the backend reads it.
         """
+        framing, cycle = head.framing, self._cycle
         self._method = head.method
-        self._chunked_request = head.framing.kind is _CHUNKED
         self._informational = 0
-        self._cycle.on_request(_HEAD if head.framing.has_body else _WHOLE)
+        if framing.has_body:
+            self._chunked_request = framing.kind is _CHUNKED
+            cycle.on_request(_HEAD)
+        elif cycle.request is _IDLE:
+            cycle.request = _DONE  # where WHOLE leads, without asking the table (0.2 µs less)
+        else:
+            cycle.on_request(_WHOLE)
         self.transport.write(words)
 
     def send_payload(self, payload: bytes) -> None:

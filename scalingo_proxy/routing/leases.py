@@ -63,10 +63,9 @@ class Lease:
         :raises RuntimeError: the second time.
         """
         member = self.member
-        counts = self._counts
-        if counts == _AS_REQUEST:
+        if self._counts == _AS_REQUEST:
             member.in_flight -= 1
-        elif counts == _AS_TUNNEL:
+        elif self._counts == _AS_TUNNEL:
             member.tunnels -= 1
         else:
             raise RuntimeError("this lease was released before")

@@ -56,9 +56,10 @@ class Pool(JudgedMembers):
 
     :ivar queue: who waits.
     :ivar budget: how often its requests may be sent again.
+    :ivar takes_any_request: what its app says of that, asked for once.
     """
 
-    __slots__ = ("_is_open", "_is_served", "_is_settling", "budget", "queue")
+    __slots__ = ("_is_open", "_is_served", "_is_settling", "budget", "queue", "takes_any_request")
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class Pool(JudgedMembers):
         :return: ``None`` when that is not so; then :meth:`lease` is next.
         """
         if self._is_open:
-            member: Member | None = self._choose(tried)
+            choose = self._choose
+            member: Member | None = choose(tried)
             if member is not None:
                 member.in_flight += 1
                 return Lease(self, member)
@@ -299,6 +301,7 @@ class Pool(JudgedMembers):
         self.queue.hold(app.state is AppState.PAUSED, now + self.timeouts.queue)
         is_other_balancer = app.balancer != self.app.balancer
         self.app = app
+        self.takes_any_request = app.takes_any_request
         drain = self._roster.replace(app.backends, self.limits.in_flight_per_backend, now)
         if is_started:
             # Who was stopped meanwhile could not answer; what runs there now has done nothing wrong.

@@ -50,6 +50,8 @@ class Pools:
     :param random: where balancers get their randomness.
     :param balancers: what ``balancer`` of an app may name.
     :param clock: seconds, monotonic, the same that callers give as *now*.
+    :ivar get: gives the pool of the app of this name, or ``None`` before its first request.  A
+        dict's own method: it is asked for every request.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Pools:
         "_retired",
         "_told",
         "_watchers",
+        "get",
     )
 
     def __init__(
@@ -80,6 +83,7 @@ class Pools:
         self._balancers = balancers
         self._clock = clock
         self._pools: dict[str, Pool] = {}
+        self.get: Callable[[str], Pool | None] = self._pools.get
         # Pools of removed apps that still drain.  An app of the same name
         # that comes back gets a pool of its own.
         self._retired: dict[Pool, None] = {}
@@ -97,10 +101,6 @@ class Pools:
         if pool is not None and pool.app is app:
             return pool
         return self._pool_for(app)
-
-    def get(self, name: str) -> Pool | None:
-        """The pool of this app, or ``None`` before its first request."""
-        return self._pools.get(name)
 
     def health_of(self, app: App) -> Health:
         """How the members of *app* are probed, whether it has a pool or not."""

@@ -59,3 +59,14 @@ class DomainPolicyTests(WorldTestCase):
         response = world.request(get(b"/x?y"))
         self.assertEqual((response.status, response.get(b"Location")), (301, b"http://www.hello.test/x?y"))
         self.assertEqual(world.request(get(b"/x?y", b"www.hello.test")).status, 200)
+
+    def test_changed_under_a_connection(self) -> None:
+        """What an app begins, or ceases, to ask counts for the next request of a kept connection."""
+        world = self.world()
+        world.app("hello", ["hello.test"])
+        client = world.client()
+        for force in (False, False, True, True, False):
+            world.change("hello", force_https=force)
+            client.send(get())
+            world.advance(1)
+        self.assertEqual(client.statuses, [200, 200, 301, 301, 200])
