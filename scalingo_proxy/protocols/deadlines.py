@@ -9,6 +9,7 @@ later one when its moment has moved meanwhile.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.logger import Logger
@@ -33,10 +34,12 @@ class Timed:
     :ivar deadline: the moment on the monotonic clock, or infinity.
     :ivar covered_from: deadlines from this moment on need no slot before that which this object
         waits in; infinity when it is in none.
+    :ivar waits_in: all that wait in that slot.
     """
 
     deadline: float = NEVER
     covered_from: float = NEVER
+    waits_in: dict[Timed, None] | None = None
 
     def deadline_reached(self) -> None:
         """The moment has passed; ``deadline`` is infinity again."""
@@ -59,6 +62,10 @@ class Deadlines:
         self._clock = clock
         # Ordered, so that the same run gives the same order of events.
         self._slots: dict[int, dict[Timed, None]] = {}
+        # The slot that somebody was put into last, and which moments belong there.  Most that come at
+        # about the same time wait for about the same moment (1.0 µs less for each connection).
+        self._latest: dict[Timed, None] = {}
+        self._latest_from = self._latest_until = 0.0
         self._timer: Any = None
         self._timer_slot: float = NEVER
         self._has_given_way = False
@@ -83,8 +90,15 @@ class Deadlines:
     def forget(self, timed: Timed) -> None:
         """*timed* is gone for good."""
         timed.deadline = NEVER
-        if timed.covered_from is not NEVER:
-            self._remove(timed)
+        members = timed.waits_in
+        if members is not None:
+            del members[timed]
+            if not members and members is not self._latest:
+                del self._slots[round(timed.covered_from / GRANULARITY) + 1]
+            timed.waits_in = None
+            timed.covered_from = NEVER
+            if self._is_stopping:
+                self.stop()
 
     def start(self) -> None:
         """Keep the timer even when nothing waits for a moment: setting it is dear."""
@@ -93,35 +107,41 @@ class Deadlines:
     def stop(self) -> None:
         """Leave no timer behind, now or as soon as nothing waits any more."""
         self._is_stopping = True
+        self._leave_latest()
         if not self._slots and self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._timer_slot = NEVER
 
-    def _remove(self, timed: Timed) -> None:
-        slot = round(timed.covered_from / GRANULARITY) + 1
-        timed.covered_from = NEVER
-        members = self._slots.get(slot)
-        if members is not None:
-            members.pop(timed, None)
-            if not members:
-                del self._slots[slot]
-                if self._is_stopping:
-                    self.stop()
-
     def _insert(self, timed: Timed, at: float) -> None:
-        if timed.covered_from is not NEVER:
-            self._remove(timed)
+        if timed.waits_in is not None:
+            self.forget(timed)
+            timed.deadline = at
+        if not self._latest_from <= at < self._latest_until:
+            self._find_slot(at)
+        timed.covered_from = self._latest_from
+        timed.waits_in = members = self._latest
+        members[timed] = None
+
+    def _find_slot(self, at: float) -> None:
+        """Have the slot for the moment *at* be the latest."""
+        self._leave_latest()
         # One further slot: the division may round down by a hair.
         slot = int(at / GRANULARITY) + 1
-        timed.covered_from = (slot - 1) * GRANULARITY
+        self._latest_from, self._latest_until = (slot - 1) * GRANULARITY, slot * GRANULARITY
         members = self._slots.get(slot)
         if members is None:
-            self._slots[slot] = {timed: None}
+            members = self._slots[slot] = {}
             if slot < self._timer_slot:
                 self._schedule(slot)
-        else:
-            members[timed] = None
+        self._latest = members
+
+    def _leave_latest(self) -> None:
+        """Whoever comes next looks for its slot; one that is empty goes."""
+        if self._latest_until and not self._latest:
+            self._slots.pop(round(self._latest_until / GRANULARITY), None)
+        self._latest = {}
+        self._latest_from = self._latest_until = 0.0
 
     def _schedule(self, slot: int) -> None:
         if self._timer is not None:
@@ -140,14 +160,24 @@ class Deadlines:
         self._has_given_way = False
         self._timer = None
         self._timer_slot = NEVER
+        self._leave_latest()
         due = sorted(slot for slot in self._slots if slot * GRANULARITY <= now)
         for slot in due:
-            for timed in self._slots.pop(slot, ()):
-                timed.covered_from = NEVER
+            for timed in self._take(slot):
                 self._look_at(timed, now)
         # Those put into a later slot may have set the timer past an earlier one.
         if self._slots and (earliest := min(self._slots)) < self._timer_slot:
             self._schedule(earliest)
+
+    def _take(self, slot: int) -> Iterable[Timed]:
+        """All that wait in *slot*; from now on they wait in none."""
+        members = self._slots.pop(slot, {})
+        for timed in members:
+            timed.waits_in = None
+            timed.covered_from = NEVER
+        if members is self._latest:
+            self._leave_latest()
+        return members
 
     def _look_at(self, timed: Timed, now: float) -> None:
         if timed.deadline > now:

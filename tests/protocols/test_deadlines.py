@@ -186,3 +186,38 @@ class DeadlinesTests(SynchronousTestCase):
                     self.assertLess(now, moment + GRANULARITY + 0.02)
             for other in objects:
                 self.assertEqual(len(other.told), told[other])
+
+    def test_nothing_is_left(self) -> None:
+        """Of those that came and went no slot remains, but for the one that the next may wait in."""
+        for number in range(200):
+            timed = Recorder(self.clock)
+            self.deadlines.set(timed, self.clock.seconds() + 10 + number % 3)
+            self.deadlines.forget(timed)
+            self.assertLessEqual(len(self.deadlines._slots), 1)
+            self.clock.advance(0.05)
+        self.assertEqual(timed.told, [])
+        self.deadlines.stop()
+        self.assertEqual((self.deadlines._slots, self.clock.getDelayedCalls()), ({}, []))
+
+    def test_one_ends_others(self) -> None:
+        """Whoever is told may forget, set and move others of the same slot, or of a later one that is due."""
+        others = [Recorder(self.clock) for _ in range(3)]
+        deadlines, clock = self.deadlines, self.clock
+
+        class Ending(Timed):
+            def deadline_reached(self) -> None:
+                deadlines.forget(others[0])
+                deadlines.set(others[1], clock.seconds() + 1)
+                deadlines.set(others[2], clock.seconds() - 0.05)
+                deadlines.forget(others[2])
+                deadlines.set(others[2], clock.seconds() - 0.05)
+
+        deadlines.set(Ending(), 1.0)
+        deadlines.set(others[0], 1.0)
+        deadlines.set(others[1], 1.0)
+        deadlines.set(others[2], 1.15)
+        clock.advance(1.5)
+        self.run_to(4.0)
+        self.assertEqual([len(each.told) for each in others], [0, 1, 1])
+        self.assertGreaterEqual(others[1].told[0], 2.5)
+        self.assertEqual(len(deadlines._slots), 0)
