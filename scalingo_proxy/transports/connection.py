@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
-from socket import SHUT_WR
+from socket import SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from struct import pack
 from types import FunctionType
 from typing import Any
 
@@ -26,6 +27,9 @@ _READ_AT_ONCE = tcp.Connection.bufferSize
 
 _CLOSED = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
 _ABORTED = Failure(ConnectionAborted())  # type: ignore[no-untyped-call]
+
+#: For SO_LINGER: a close that is a reset.
+_NO_LINGER = pack("ii", 1, 0)
 
 
 class Eager(tcp.Connection):
@@ -107,7 +111,6 @@ class Eager(tcp.Connection):
             log.err()  # type: ignore[no-untyped-call]
             why = error
         if why is CONNECTION_DONE:
-            self.stopReading()  # type: ignore[no-untyped-call]
             self.readConnectionLost(_CLOSED)
         elif why:
             self.reactor._disconnectSelectable(self, why, False)  # type: ignore[attr-defined]
@@ -117,6 +120,7 @@ class Eager(tcp.Connection):
         if not IHalfCloseableProtocol.providedBy(self.protocol):
             self.connectionLost(reason)
             return
+        self.stopReading()  # type: ignore[no-untyped-call]
         try:
             self.protocol.readConnectionLost()
         except BaseException:
@@ -126,14 +130,15 @@ class Eager(tcp.Connection):
     # From here on, Twisted's way of writing is the only one, as all of these rely on it.
 
     def loseConnection(self) -> None:
-        is_written = self.may_send and not self._tempDataLen and not self.dataBuffer
-        self.may_send = False
-        if is_written and self.connected and not self.disconnecting:
+        if self.may_send and not self._tempDataLen and not self.dataBuffer and self.connected:
             # Nothing to write: no need to ask whether that is possible.
+            self.may_send = False
             self.disconnecting = 1
-            self.reactor.removeReader(self)
+            self._poll_no_more()
             self._soon(self._close)
-        elif self._writeDisconnected and self.connected and not self.disconnecting:
+            return
+        self.may_send = False
+        if self._writeDisconnected and self.connected and not self.disconnecting:
             self.connectionLost(_CLOSED)
         else:
             super().loseConnection()  # type: ignore[no-untyped-call]
@@ -190,30 +195,45 @@ class Eager(tcp.Connection):
             return
         self.may_send = False
         self.disconnected, self.connected = 1, 0
-        producer, self.producer = self.producer, None
+        producer = self.producer
         if producer is not None:
+            self.producer = None
             producer.stopProducing()
-        polled = getattr(self.reactor, "_selectables", None)
-        if polled is None or self.fileno() in polled:
-            self.stopReading()  # type: ignore[no-untyped-call]
-            self.stopWriting()  # type: ignore[no-untyped-call]
-        self._closeSocket(not isinstance(reason.value, ConnectionAborted))
+        self._poll_no_more()
+        self._closeSocket(reason is _CLOSED or not isinstance(reason.value, ConnectionAborted))
         protocol = self.protocol
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 
     def _closeSocket(self, orderly: bool) -> None:
-        if orderly and self._has_read_all:
-            self.socket.close()  # there is nothing unread that would make a reset of it
+        # As Twisted's, with what it works out anew each time.
+        try:
+            if not orderly:
+                self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+            elif not self._has_read_all:
+                self.socket.shutdown(SHUT_RDWR)  # before anything unread makes a reset of it
+        except OSError:
+            pass
+        try:
+            self.socket.close()
+        except OSError:
+            pass
+
+    def _poll_no_more(self) -> None:
+        """Neither for reading nor for writing."""
+        try:
+            leave = self.reactor.leave  # type: ignore[attr-defined]
+        except AttributeError:
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.stopWriting()  # type: ignore[no-untyped-call]
         else:
-            super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
+            leave(self.fileno())
 
     def _soon(self, call: Callable[[], None]) -> None:
         """Call it when nobody is in the middle of anything: at the end of a turn, where turns are ours."""
-        ends = getattr(getattr(self.reactor, "doIteration", None), "ends", None)
-        if ends is not None:
-            ends.append(call)
-        else:
+        try:
+            self.reactor.ends_of_turn.append(call)  # type: ignore[attr-defined]
+        except AttributeError:
             self.reactor.callLater(0, call)  # type: ignore[attr-defined]
 
     def startTLS(self, *arguments: Any, **options: Any) -> None:

@@ -43,13 +43,14 @@ _OURS = (Eager, EagerPort)
 def shorten_turns(reactor: Any) -> None:
     """Let *reactor* call our transports directly from now on, if it is Twisted's epoll reactor."""
     if type(reactor) is EPollReactor and hasattr(reactor, "_poller"):
+        reactor.ends_of_turn = []  # type: ignore[attr-defined]
         reactor.doIteration = _turn_of(reactor)  # type: ignore[method-assign]
         _poll_directly(reactor)
 
 
 def _turn_of(reactor: Any) -> Callable[[float | None], None]:
     wait, selectables, serve = reactor._poller.poll, reactor._selectables, reactor._doReadOrWrite
-    ends: list[Callable[[], None]] = []
+    ends: list[Callable[[], None]] = reactor.ends_of_turn
 
     def turn(timeout: float | None) -> None:
         while True:
@@ -88,7 +89,6 @@ def _turn_of(reactor: Any) -> Callable[[float | None], None]:
             if timeout <= 0:
                 return
 
-    turn.ends = ends  # type: ignore[attr-defined]
     return turn
 
 
@@ -137,6 +137,13 @@ def _poll_directly(reactor: Any) -> None:
 
         return remove
 
+    def leave(descriptor: int) -> None:
+        if selectables.pop(descriptor, None) is not None:
+            unregister(descriptor)
+            reads.discard(descriptor)
+            writes.discard(descriptor)
+
+    reactor.leave = leave
     reactor.addReader = adder(reads, writes, _READABLE, partial(EPollReactor.addReader, reactor))
     reactor.addWriter = adder(writes, reads, _WRITABLE, partial(EPollReactor.addWriter, reactor))
     reactor.removeReader = remover(reads, writes, _WRITABLE, partial(EPollReactor.removeReader, reactor))

@@ -90,7 +90,7 @@ class TurnTests(SynchronousTestCase):
     def test_ends(self) -> None:
         """What is to be done at the end of a turn is, in order and each by itself; more of it waits."""
         done: list[str] = []
-        ends = self.reactor.doIteration.ends
+        ends = self.reactor.ends_of_turn
         ends += [lambda: done.append("one"), lambda: 1 / 0, lambda: ends.append(lambda: done.append("two"))]
         self.reactor.doIteration(0)
         self.assertEqual(done, ["one", "two"])
@@ -99,7 +99,7 @@ class TurnTests(SynchronousTestCase):
     def test_end_does_not_wait(self) -> None:
         """A turn that has something to do does not wait for events."""
         done: list[str] = []
-        ends = self.reactor.doIteration.ends
+        ends = self.reactor.ends_of_turn
         ends.append(lambda: ends.append(lambda: done.append("done")))
         self.reactor.doIteration(None)
         self.assertEqual(done, ["done"])
