@@ -157,10 +157,13 @@ class ClientConnections:
 
     def closed(self, client: Client) -> None:
         """It is gone."""
-        self._leaving.discard(client)
-        if client.has_asked and client in self._open:
+        if self._leaving:
+            self._leaving.discard(client)
+        key = self._open.pop(client, None)
+        if key is None:
+            return
+        if client.has_asked:
             self.asked -= 1
-        key = self._open.pop(client, "")
         if key:
             left = self._by_key[key] - 1
             if left:

@@ -20,6 +20,7 @@ from scalingo_proxy.protocols.http_frontend import HTTPFrontend
 from scalingo_proxy.routing.members import HealthState
 from scalingo_proxy.routing.networks import Networks, plain_address
 from scalingo_proxy.routing.pools import Pools
+from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.http1_head import RequestHead
 
@@ -156,15 +157,15 @@ class HTTPProxyFactory(DrainingFactory):
         """
         peer, host = transport.getPeer(), transport.getHost()
         address = getattr(peer, "host", None)
-        is_tls = is_tls or ISSLTransport.providedBy(transport)
-        identity = ClientIdentity(
+        if not is_tls and (not isinstance(transport, Eager) or transport.TLS):
+            is_tls = ISSLTransport.providedBy(transport)
+        return ClientIdentity(
             plain_address(address) if address else "unix:",
             "https" if is_tls else "http",
             self._public_port or getattr(host, "port", 0),
             self._is_trusted,
+            (peer, host),
         )
-        identity.ends = peer, host
-        return identity
 
     def note_fields(self, record: Record, head: RequestHead) -> None:
         """Keep what only some request logs want, if this one does."""

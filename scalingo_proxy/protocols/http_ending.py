@@ -67,16 +67,23 @@ class HTTPEnding(HTTPResponder):
     _lingered = 0
     _is_cut = False
     _leaves_when_quiet = False
+    _progress: SendProgress | None = None
 
     def __init__(self, factory: HTTPProxyFactory) -> None:
         super().__init__(factory)
         self._doing = _WAITING
         self._ahead = bytearray()
         self._reading_paused = False
-        self._progress = SendProgress()
         self.has_asked = False
         self._lost = False
         self._identity: ClientIdentity | None = None
+
+    @property
+    def progress(self) -> SendProgress:
+        """How far the client reads; made when somebody wants to know."""
+        if self._progress is None:
+            self._progress = SendProgress()
+        return self._progress
 
     # -- what is told of it ---------------------------------------------------
 
@@ -102,7 +109,10 @@ class HTTPEnding(HTTPResponder):
     def _close(self) -> None:
         """Close once what is written has gone out, if the client takes it at all."""
         self._stop_serving(_CLOSED)
-        self._wait(self._env.timeouts.idle)
+        env = self._env
+        self.deadline = at = env.seconds() + env.timeouts.idle
+        if at < self.covered_from:
+            env.deadlines.look_sooner(self)
         self.transport.loseConnection()
 
     def _break(self) -> None:
@@ -124,18 +134,20 @@ class HTTPEnding(HTTPResponder):
             self._close()
             return
         self._stop_serving(Doing.LINGERING)
-        self._progress.forget()  # so short a wait is for who has the answer; who still reads it has longer
+        self.progress.forget()  # so short a wait is for who has the answer; who still reads it has longer
         self._wait(LINGER_SECONDS)
         self.transport.loseWriteConnection()
 
     def _stop_serving(self, doing: Doing) -> None:
+        transport = self.transport
         self._doing = doing
-        self._ahead.clear()
-        self.transport.unregisterProducer()
+        if self._ahead:
+            self._ahead.clear()
+        transport.unregisterProducer()
         self._reading_paused = False
-        if doing is not _CLOSED or not isinstance(self.transport, Eager):
+        if doing is not _CLOSED or not isinstance(transport, Eager):
             # Whoever does not read does not learn that the client has gone; who closes TCP does not read.
-            self.transport.resumeProducing()
+            transport.resumeProducing()
 
     def _wait(self, seconds: float) -> None:
         self._env.deadlines.set(self, self._env.seconds() + seconds)
@@ -150,11 +162,11 @@ class HTTPEnding(HTTPResponder):
         """What others write to our transport is not taken by the client for now, or is again."""
         self._writing_paused = is_held
         if is_held:
-            self._progress.note(self.transport)
+            self.progress.note(self.transport)
 
     def _end_is_late(self) -> None:
         """An end that was begun takes too long."""
-        if not self._is_cut and self._progress.has_moved(self.transport):
+        if not self._is_cut and self.progress.has_moved(self.transport):
             self._wait(self._env.timeouts.idle)  # it reads slowly, but it reads
         else:
             self.transport.abortConnection()

@@ -32,7 +32,7 @@ _log = Logger()
 _CLOSED_EARLY = ClientClosed("the client closed before its request head was complete")
 
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
-_WAITING, _HEAD, _EXCHANGE = Doing.WAITING, Doing.HEAD, Doing.EXCHANGE
+_WAITING, _HEAD, _EXCHANGE, _CLOSED = Doing.WAITING, Doing.HEAD, Doing.EXCHANGE, Doing.CLOSED
 _IDLE = Side.IDLE
 
 
@@ -56,14 +56,17 @@ class HTTPFrontend(HTTPRequests):
     # -- called by Twisted ---------------------------------------------------
 
     def connectionMade(self) -> None:
+        transport, factory, env = self.transport, self._factory, self._env
         if self._identity is None:
-            self._identity = self._factory.identify(self.transport)
-        if hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
-        self._factory.frontend_opened(self, self._kind)
-        self._wait(self._env.timeouts.request_head)
-        if self._factory.is_draining:
+            self._identity = factory.identify(transport)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        factory.frontend_opened(self, self._kind)
+        self.deadline = at = env.seconds() + env.timeouts.request_head
+        if at < self.covered_from:
+            env.deadlines.look_sooner(self)
+        if factory.is_draining:
             self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
@@ -135,7 +138,7 @@ class HTTPFrontend(HTTPRequests):
         try:
             if self._relay_end is not None:
                 self._relay_end.connection_lost()
-            else:
+            elif self._doing is not _CLOSED or self._exchange is not None:
                 self._tell_unread(_CLOSED_EARLY)
                 self._give_up()
         finally:
@@ -144,7 +147,7 @@ class HTTPFrontend(HTTPRequests):
 
     def _give_up(self) -> None:
         """Nobody waits for an answer any more."""
-        self._doing = Doing.CLOSED
+        self._doing = _CLOSED
         exchange = self._exchange
         if exchange is not None:
             try:
@@ -166,7 +169,7 @@ class HTTPFrontend(HTTPRequests):
     def pauseProducing(self) -> None:
         if not self._writing_paused:
             self._writing_paused = True
-            self._progress.note(self.transport)
+            self.progress.note(self.transport)
         if self._relay_end is not None:
             self._relay_end.pause_peer()
         elif self._exchange is not None:
@@ -194,14 +197,14 @@ class HTTPFrontend(HTTPRequests):
         exchange, doing = self._exchange, self._doing
         try:
             if exchange is not None:
-                if exchange.may_wait_for_reader and self._progress.has_moved(self.transport):
+                if exchange.may_wait_for_reader and self.progress.has_moved(self.transport):
                     exchange.alive()  # it reads slowly, but it reads
                 else:
                     exchange.deadline_reached()
             elif doing is Doing.HEAD:
                 self._refuse(RequestTimeout("the request head did not arrive in time"))
             elif doing is Doing.WAITING:
-                if self._writing_paused and self._progress.has_moved(self.transport):
+                if self._writing_paused and self.progress.has_moved(self.transport):
                     self._wait(self._env.timeouts.idle)
                 else:
                     self._close()  # there is no request to answer

@@ -95,8 +95,7 @@ class Cycle:
     __slots__ = ("keep_alive", "request", "response")
 
     def __init__(self) -> None:
-        self.request = Side.IDLE
-        self.response = Side.IDLE
+        self.request = self.response = _IDLE
         self.keep_alive = True
 
     def on_request(self, event: Event) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from scalingo_proxy.model import RouteQuery
@@ -43,6 +44,20 @@ _FORBIDDEN_TRAILERS = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-port x-forwarded-host x-real-ip x-request-id "
     b"x-request-start".split()
 )
+
+
+def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
+    lines = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n" % (scheme, port)
+    if not chain:
+        return lines  # a unix socket, and nobody told who is behind it
+    who = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (chain.encode("ascii"), real.encode("ascii"))
+    return who + lines
+
+
+@lru_cache(maxsize=4096)  # clients come again: 0.1 µs against 1.3
+def _lines_of(peer: str, scheme: str, port: int) -> bytes:
+    """What is said of a client whose own words are not believed."""
+    return _write(peer, peer, scheme.encode(), b"%d" % port)
 
 
 def acceptable_request_id(values: Sequence[bytes]) -> bytes | None:
@@ -87,7 +102,14 @@ class ClientIdentity:
         "trusted",
     )
 
-    def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
+    def __init__(
+        self,
+        peer: str,
+        scheme: str,
+        port: int,
+        is_trusted: Callable[[str], bool] | None,
+        ends: tuple[Any, Any] = (None, None),
+    ) -> None:
         self.peer = peer
         self.scheme = scheme
         self.port = port
@@ -95,19 +117,9 @@ class ClientIdentity:
         self._is_trusted = is_trusted
         self.tls = "-"
         self.covers: Callable[[str], bool] | None = None
-        self.ends: tuple[Any, Any] = (None, None)
+        self.ends = ends
         self.query: RouteQuery | None = None
         self.same_lines = b""
-
-    @staticmethod
-    def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
-        lines = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n" % (scheme, port)
-        if not chain:
-            return lines  # a unix socket, and nobody told who is behind it
-        return (
-            b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (chain.encode("ascii"), real.encode("ascii"))
-            + lines
-        )
 
     def client_address(self, head: RequestHead) -> str:
         """The client's own address: the right-most one that is not a trusted proxy."""
@@ -127,12 +139,12 @@ class ClientIdentity:
         """The forwarded headers for one request."""
         if not self.trusted:
             if not self.same_lines:
-                self.same_lines = self._write(self.peer, self.peer, self.scheme.encode(), b"%d" % self.port)
+                self.same_lines = _lines_of(self.peer, self.scheme, self.port)
             return self.same_lines
         chain = self._chain(head)
         special = head.special
         port = special.get(b"x-forwarded-port", (b"",))[-1]
-        lines = self._write(
+        lines = _write(
             ", ".join(chain),
             self._real_address(chain),
             self.client_scheme(head).encode("ascii"),
