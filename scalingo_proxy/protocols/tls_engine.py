@@ -10,15 +10,15 @@ not an exception.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from OpenSSL import SSL
 from OpenSSL._util import exception_from_error_queue, ffi, lib
 
-__all__ = ["RECORD_BYTES", "Engine", "use_protocols"]
+from scalingo_proxy.wire.tls_records import RECORD_BYTES
 
-#: A record carries no more (RFC 8446 §5.1), and no read gives more than a record.
-RECORD_BYTES = 16384
+__all__ = ["Engine", "use_protocols"]
 
 # Everything is copied out of it before anybody else has a chance to run.
 _SPACE = 65536
@@ -82,6 +82,17 @@ class Engine:
         if _BIO_write(self._to_us, data, len(data)) != len(data):
             raise MemoryError
 
+    def exchange(self, data: bytes) -> bytes | None:
+        """:meth:`receive` *data* and :meth:`read`, in one call."""
+        size = len(data)
+        if _BIO_write(self._to_us, data, size) != size:
+            raise MemoryError
+        size = _SSL_read(self._ssl, _BUFFER, RECORD_BYTES)
+        if size > 0:
+            content: bytes = _VIEW[:size]
+            return content
+        return self._nothing(size)
+
     def handshake(self) -> bool:
         """Go on with the handshake; whether it is complete."""
         result = _SSL_do_handshake(self._ssl)
@@ -97,12 +108,7 @@ class Engine:
         if result > 0:
             content: bytes = _VIEW[:result]
             return content
-        error = _SSL_get_error(self._ssl, result)
-        if error == _WANT_READ:
-            return None
-        if error != _ZERO_RETURN:
-            exception_from_error_queue(SSL.Error)
-        return b""
+        return self._nothing(result)
 
     def write(self, data: bytes) -> bytes:
         """Make a record of *data*, of at most RECORD_BYTES and not empty.
@@ -115,7 +121,11 @@ class Engine:
         if result != len(data):
             self._must_wait(result)
             raise SSL.WantReadError
-        return self.outgoing()
+        size = _BIO_read(self._from_us, _BUFFER, _SPACE)
+        if size < _SPACE:
+            record: bytes = _VIEW[:size]  # there is one
+            return record
+        return _VIEW[:] + self.outgoing()  # type: ignore[no-any-return]
 
     def outgoing(self) -> bytes:
         """What is to be sent to the client; ``b""``: nothing."""
@@ -129,6 +139,15 @@ class Engine:
         """Say ``close_notify``, if that can still be said."""
         if lib.SSL_shutdown(self._ssl) < 0:
             lib.ERR_clear_error()
+
+    def _nothing(self, result: int) -> bytes | None:
+        """Why nothing was read, as :meth:`read` tells it."""
+        error = _SSL_get_error(self._ssl, result)
+        if error == _WANT_READ:
+            return None
+        if error != _ZERO_RETURN:
+            exception_from_error_queue(SSL.Error)
+        return b""
 
     def _must_wait(self, result: int) -> bool:
         if _SSL_get_error(self._ssl, result) != _WANT_READ:
@@ -153,6 +172,12 @@ def use_protocols(context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
     lib.SSL_CTX_set_alpn_select_cb(context._context, choose, ffi.NULL)
 
 
+#: Offers that are longer are looked through each time.
+_KNOWN_BYTES = 128
+
+_CHOSEN = int(lib.SSL_TLSEXT_ERR_OK)
+_NO_PROTOCOL = int(lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+
 # OpenSSL calls them for as long as there is any context; there are as many as
 # there are kinds of doors.
 _choosers: dict[tuple[bytes, ...], Any] = {}
@@ -160,26 +185,37 @@ _choosers: dict[tuple[bytes, ...], Any] = {}
 
 def _chooser(protocols: tuple[bytes, ...]) -> Any:
     # pyOpenSSL's own way looks up the connection, makes a list and keeps two allocations: 15 µs a handshake.
+    # Clients offer what others do, so what is chosen is known, most of the time: 2 µs less.
+    known = lru_cache(maxsize=64)(partial(_choose, protocols))
+
     @_alpn_callback
     def choose(_ssl: Any, chosen: Any, size: Any, offer: Any, length: int, _context: Any) -> int:
-        offered = ffi.buffer(offer, length)[:]  # OpenSSL has seen that it is well formed
-        starts: dict[bytes, int] = {}
-        start = 1
-        while start <= length:
-            end = start + offered[start - 1]
-            starts[offered[start:end]] = start
-            start = end + 1
-        for protocol in protocols:
-            if protocol in starts:
-                chosen[0] = offer + starts[protocol]  # copied by OpenSSL
-                size[0] = len(protocol)
-                return int(lib.SSL_TLSEXT_ERR_OK)
-        return int(lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+        offered = ffi.buffer(offer, length)[:]
+        start, chars = known(offered) if length <= _KNOWN_BYTES else _choose(protocols, offered)
+        if not start:
+            return _NO_PROTOCOL
+        chosen[0] = offer + start  # copied by OpenSSL
+        size[0] = chars
+        return _CHOSEN
 
     return choose
 
 
+def _choose(protocols: tuple[bytes, ...], offered: bytes) -> tuple[int, int]:
+    """Where in *offered* the best of *protocols* is, and how long; 0 and 0, if it is not there."""
+    starts: dict[bytes, int] = {}
+    start = 1
+    while start <= len(offered):  # OpenSSL has seen that it is well formed
+        end = start + offered[start - 1]
+        starts[offered[start:end]] = start
+        start = end + 1
+    for protocol in protocols:
+        if protocol in starts:
+            return starts[protocol], len(protocol)
+    return 0, 0
+
+
 _alpn_callback: Callable[[Any], Any] = ffi.callback(
     "int(SSL *, unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)",
-    error=lib.SSL_TLSEXT_ERR_ALERT_FATAL,
+    error=_NO_PROTOCOL,
 )

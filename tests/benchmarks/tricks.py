@@ -24,7 +24,7 @@ from scalingo_proxy.model import Limits, Record
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_engine import RECORD_BYTES, Engine
+from scalingo_proxy.protocols.tls_engine import Engine
 from scalingo_proxy.routing.networks import plain_address
 from scalingo_proxy.services.batches import BATCH_RECORDS
 from scalingo_proxy.services.logfmt import LogfmtLines, format_logfmt
@@ -44,6 +44,7 @@ from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
 from scalingo_proxy.wire.known_hellos import known_hello
 from scalingo_proxy.wire.request_id import RequestIds
+from scalingo_proxy.wire.tls_records import RECORD_BYTES
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
 from tests.benchmarks.http2_cost import of_http2

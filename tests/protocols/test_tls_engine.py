@@ -11,7 +11,8 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_engine import RECORD_BYTES, Engine
+from scalingo_proxy.protocols.tls_engine import Engine
+from scalingo_proxy.wire.tls_records import RECORD_BYTES
 from tests.protocols.tls_clients import certificate, client_context
 
 A = certificate("a.example")
@@ -111,6 +112,25 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual((answer, pair.engine.outgoing()), (b"", b""))
         self.assertEqual(len(pair.told()), sum(answered))
 
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.lists(st.integers(1, RECORD_BYTES), max_size=4), st.sampled_from(VERSIONS), st.integers(0, 2**32)
+    )
+    def test_exchange(self, sizes: list[int], version: ssl.TLSVersion, seed: int) -> None:
+        """Bytes in and content out is the same in one call as in two, to the end and behind it."""
+        random, pair = Random(seed), Pair(version=version).shake()
+        self.assertIs(pair.engine.exchange(b""), None)
+        for size in sizes:
+            question = random.randbytes(size)
+            pair.client.write(question)
+            record = pair._out.read()
+            cut = random.randrange(len(record))
+            self.assertIs(pair.engine.exchange(record[:cut]), None)
+            self.assertEqual(pair.engine.exchange(record[cut:]), question)
+        self.assertRaises(ssl.SSLWantReadError, pair.client.unwrap)
+        self.assertEqual(pair.engine.exchange(pair._out.read()), b"")
+        self.assertEqual(pair.engine.exchange(b""), b"")
+
     def test_end(self) -> None:
         """``close_notify`` is an empty read, again and again, and ours comes behind what was written."""
         for version in VERSIONS:
@@ -136,6 +156,7 @@ class EngineTests(SynchronousTestCase):
             pair = Pair(version=version).shake()
             pair.engine.receive(b"\x17\x03\x03\x00\x20" + bytes(32))
             self.assertRaises(SSL.Error, pair.engine.read)
+            self.assertRaises(SSL.Error, pair.engine.exchange, b"")
             self.assertEqual(pair.engine.outgoing()[:1], b"\x15" if version == VERSIONS[0] else b"\x17")
             self.assertRaises(SSL.Error, pair.engine.read)
             self.assertIs(Pair().shake().engine.read(), None)  # and nothing of that is left for others
@@ -175,6 +196,16 @@ class ProtocolTests(SynchronousTestCase):
             pair.shake()
             self.assertEqual(pair.client.selected_alpn_protocol(), chosen.decode())
             self.assertEqual(pair.engine.alpn, chosen.decode())
+
+    def test_again(self) -> None:
+        """What was chosen for one client is chosen for the next, unless the offer is too long to be kept."""
+        for offer in (("h2", "http/1.1"), ("acme/1",) * 3, ("a" * 255, "http/1.1"), ("a" * 255,)):
+            for _ in range(2):
+                pair = Pair(*offer)
+                if offer[-1] != "http/1.1":
+                    self.assertRaises(SSL.Error, pair.shake)
+                else:
+                    self.assertEqual(pair.shake().engine.alpn, "h2" if "h2" in offer else "http/1.1")
 
     def test_no_offer(self) -> None:
         """Without an offer nothing is chosen."""

@@ -7,18 +7,19 @@ from random import Random
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet import _producer_helpers
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, Cooperator
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.errors import BadRequest, ClientClosed, ProxyError, RequestTimeout
 from scalingo_proxy.protocols.tls_contexts import server_context
-from scalingo_proxy.protocols.tls_engine import RECORD_BYTES
 from scalingo_proxy.protocols.tls_termination import terminate
-from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PushRecorder, Recorder
+from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, PullRecorder, PushRecorder, Recorder
 from scalingo_proxy.testing.transports import connected_pair
+from scalingo_proxy.wire.tls_records import RECORD_BYTES
 from tests.protocols.tls_clients import MemoryTLSClient, certificate, client_context, environment, rsa_key
 
 A = certificate("a.example")
@@ -132,9 +133,7 @@ class HandshakeTests(TerminationCase):
             ((), None),
         ):
             client = self.connect(client_context(*offer))
-            self.assertEqual(
-                (client.tls.selected_alpn_protocol(), self.negotiated[-1][1]), (chosen, chosen)
-            )
+            self.assertEqual((client.tls.selected_alpn_protocol(), self.negotiated[-1][1]), (chosen, chosen))
 
     def test_alpn_is_told(self) -> None:
         """The transport tells it as Twisted's does, and nothing when the connection is lost."""
@@ -308,6 +307,56 @@ class TransportTests(TerminationCase):
             self.inner.transport.write(data)
         self.settle()
         self.assertEqual(client.received, b"one wo " + b"three" * 10_000)
+
+    def test_any_records(self) -> None:
+        """However its records come, whole, in pieces, or several at once, a client is heard and answered."""
+        self.cut = True
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            client = self.connect(client_context(minimum_version=version, maximum_version=version))
+            self.inner.on_data = lambda data: self.inner.transport.write(data.upper())
+            told = b""
+            for words in ([b"one"], [b"two", b"three"], [b"four" * 3000], [b"five" * 9000, b"six"]):
+                for each in words:
+                    client.send(each)
+                    told += each
+                self.settle()
+            self.assertEqual((self.inner.received, client.received), (told, told.upper()))
+
+    def test_lower_transport(self) -> None:
+        """What belongs to the TCP connection is asked of it, and a protocol inside can lose it."""
+        client = self.connect()
+        transport = self.inner.transport
+        ends = self.near.getPeer(), self.near.getHost()
+        self.assertEqual((transport.getPeer(), transport.getHost()), ends)
+        transport.setTcpNoDelay(True)
+        transport.writeSequence([b"one ", b"two"])
+        self.settle()
+        transport.stopProducing()
+        self.settle()
+        self.assertEqual((client.received, client.saw_end), (b"one two", True))
+
+    def test_pulled(self) -> None:
+        """A producer that has to be asked for more is asked until it ends."""
+        client = self.connect()
+        producer = PullRecorder(self.inner.transport, [b"one ", b"two ", b"three"])
+        self.patch(_producer_helpers, "cooperate", Cooperator(scheduler=self.later).cooperate)
+        self.inner.transport.registerProducer(producer, False)
+        self.settle()
+        self.assertEqual(client.received, b"one two three")
+
+    def test_no_producer_behind_the_end(self) -> None:
+        """Who registers when all is over is told so at once."""
+        client = self.connect()
+        transport = self.inner.transport
+        client.transport.abortConnection()
+        self.settle()
+        producer = PushRecorder()
+        transport.registerProducer(producer, True)
+        transport.unregisterProducer()
+        self.assertEqual(producer.calls, ["stop"])
+
+    def later(self, call: Any) -> Any:
+        return self.clock.callLater(0.01, call)
 
     def test_writing_has_to_wait(self) -> None:
         """What OpenSSL does not take in the middle of a change of keys goes out in order, when it is over."""

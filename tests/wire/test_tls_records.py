@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scalingo_proxy.protocols.tls_transport import count_records
+from scalingo_proxy.wire.tls_records import count_records
 
 
 class CountTests(SynchronousTestCase):
