@@ -17,8 +17,8 @@ Time is an argument.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from operator import attrgetter, itemgetter
 
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_OTHERS",
     "NO_APP",
     "OTHER_APPS",
+    "STATUS_CLASSES",
     "AppCounts",
     "AppSeries",
 ]
@@ -42,6 +43,9 @@ _RESERVED = (NO_APP, OTHER_APPS)
 
 #: The bounds of the duration buckets, in seconds.
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+#: How many classes of status there are: by its first digit, 0 for those that HTTP does not have.
+STATUS_CLASSES = 6
 
 #: After so long, a request counts half as much for how busy its app is.
 HALF_LIFE_SECONDS = 300.0
@@ -90,7 +94,7 @@ class AppCounts:
         self.app = app
         self.label = escape_label(app)
         self.is_own = is_own
-        self.requests: dict[str, list[int]] = {}
+        self.requests: dict[str, list[int]] = defaultdict(lambda: [0] * STATUS_CLASSES)
         self.bytes_in = 0
         self.bytes_out = 0
         self.durations = [0] * (len(DURATION_BOUNDS) + 1)
@@ -128,18 +132,30 @@ class AppCounts:
         return self._text
 
 
+class _ByApp(dict[str, AppCounts]):
+    """By app, and for every app that is not in it where to count for that one."""
+
+    def __init__(self, series: AppSeries, counts: Mapping[str, AppCounts]) -> None:
+        super().__init__(counts)
+        self._series = series
+
+    def __missing__(self, app: str) -> AppCounts:
+        return self._series.counts_of(app)
+
+
 class AppSeries:
     """Who has a series of its own.
 
     :param room: how many apps may.
-    :ivar by_app: where to count the next request of an app; see :meth:`counts_of`.
+    :ivar by_app: where to count the next request of an app.
     """
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._own = 0
         self._others = AppCounts(OTHER_APPS, is_own=True)
-        self.by_app = {NO_APP: AppCounts(NO_APP, is_own=True), OTHER_APPS: self._others}
+        reserved = {NO_APP: AppCounts(NO_APP, is_own=True), OTHER_APPS: self._others}
+        self.by_app = _ByApp(self, reserved)
         # How busy those are that are not on the page.
         self._waiting: dict[str, float] = {}
         # What those had counted that were on it once, the last ones that were.

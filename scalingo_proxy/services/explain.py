@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from zope.interface import implementer
@@ -80,6 +80,14 @@ class Explain:
             record = _shortened(record)
         self._ring.append(record)
 
+    def exchanges_finished(self, records: Sequence[Record]) -> None:
+        """Keep several."""
+        if _are_short(records):
+            self._ring.extend(records)
+        else:
+            for record in records:
+                self.exchange_finished(record)
+
     def connection_opened(self, listener: str, kind: str) -> None:
         """Nothing: it is exchanges that are explained."""
 
@@ -126,6 +134,19 @@ def _with_tunnel(under_way: _UnderWay) -> Record:
     record.sent_bytes += from_client
     record.bytes_out += from_backend
     return record
+
+
+def _are_short(records: Sequence[Record]) -> bool:
+    """Whether it is certain at a glance that no record has longer texts than are kept."""
+    return not [
+        record
+        for record in records
+        if len(record.path) > _MAX_TEXT // 2
+        or len(record.host) > _MAX_TEXT // 4
+        or len(record.method) > _MAX_TEXT // 4
+        or record.user_agent
+        or record.referer
+    ]
 
 
 def _shortened(record: Record) -> Record:

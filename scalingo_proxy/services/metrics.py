@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twisted.logger import Logger
@@ -28,11 +29,13 @@ from scalingo_proxy.services.app_series import (
     NO_APP,
     OTHER_APPS,
     REQUEST_DURATION,
+    STATUS_CLASSES,
     AppCounts,
     AppSeries,
 )
 from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.exposition import Family, HistogramFamily, escape_label, numbers_in, pieces
+from scalingo_proxy.services.tallies import Tally, buckets_within
 
 __all__ = ["DURATION_BOUNDS", "NO_APP", "OTHER_APPS", "Metrics", "Reading"]
 
@@ -42,8 +45,11 @@ PIECE_CHARACTERS = 100_000
 #: Tells a family's samples now: label values and number of each.
 Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
 
+_BUCKETS = buckets_within(DURATION_BOUNDS)
+
 # By the first digit of the status; a status that HTTP does not have is "other".
 _CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+assert len(_CODES) == STATUS_CLASSES
 
 _REQUESTS = Family(
     "scalingo_proxy_requests_total",
@@ -114,8 +120,8 @@ class Metrics:
         self._series = AppSeries(max_apps)
         self._apps = self._series.by_app
         # By listener.
-        self._durations: dict[str, list[int]] = {}
-        self._duration_sums: dict[str, float] = {}
+        self._durations: dict[str, list[int]] = defaultdict(lambda: [0] * (len(DURATION_BOUNDS) + 1))
+        self._duration_sums: dict[str, float] = defaultdict(float)
         self._connects = [0] * (len(DURATION_BOUNDS) + 1)
         self._connect_seconds = 0.0
         self._first_bytes = [0] * (len(DURATION_BOUNDS) + 1)
@@ -133,14 +139,9 @@ class Metrics:
     # -- IObserver -----------------------------------------------------------
 
     def exchange_finished(self, record: Record) -> None:
-        counts = self._apps.get(record.app)
-        if counts is None:
-            counts = self._series.counts_of(record.app)
+        counts = self._apps[record.app]
         status, listener = record.status, record.listener
-        by_code = counts.requests.get(listener)
-        if by_code is None:
-            by_code = counts.requests[listener] = [0] * len(_CODES)
-        by_code[status // 100 if 100 <= status <= 599 else 0] += 1
+        counts.requests[listener][status // 100 if 100 <= status <= 599 else 0] += 1
         counts.bytes_in += record.bytes_in
         counts.bytes_out += record.bytes_out
         # How long a tunnel lives says nothing of the app's speed, its opening does.  Those of TLS
@@ -152,11 +153,7 @@ class Metrics:
             bucket = bisect_left(DURATION_BOUNDS, seconds)
             counts.durations[bucket] += 1
             counts.seconds += seconds
-            durations = self._durations.get(listener)
-            if durations is None:
-                durations = self._durations[listener] = [0] * (len(DURATION_BOUNDS) + 1)
-                self._duration_sums[listener] = 0.0
-            durations[bucket] += 1
+            self._durations[listener][bucket] += 1
             self._duration_sums[listener] += seconds
         if record.connect_seconds:
             self._connects[bisect_left(DURATION_BOUNDS, record.connect_seconds)] += 1
@@ -170,6 +167,39 @@ class Metrics:
             self._first_byte_seconds += seconds
         if record.code != "-":
             self._errors[record.code] = self._errors.get(record.code, 0) + 1
+
+    def requests_tallied(self, tallies: Iterable[Tally]) -> None:
+        """The same of many that are alike."""
+        first_bytes = self._first_bytes
+        for tally in tallies:
+            durations = self._durations[tally.listener]
+            for bucket, number in tally.spread:
+                durations[_BUCKETS[bucket]] += number
+                first_bytes[_BUCKETS[bucket]] += number
+            seconds = sum(tally.durations)
+            self._duration_sums[tally.listener] += seconds
+            self._first_byte_seconds += seconds
+            if tally.app is None:
+                self._count_by_app(tally)
+                continue
+            counts = self._apps[tally.app]
+            counts.requests[tally.listener][tally.status_class] += len(tally.records)
+            counts.bytes_in += sum([record.bytes_in for record in tally.records])
+            counts.bytes_out += sum([record.bytes_out for record in tally.records])
+            for bucket, number in tally.spread:
+                counts.durations[_BUCKETS[bucket]] += number
+            counts.seconds += seconds
+
+    def _count_by_app(self, tally: Tally) -> None:
+        """What is counted by app, where they are several."""
+        apps, listener, status_class = self._apps, tally.listener, tally.status_class
+        for record, seconds, bucket in zip(tally.records, tally.durations, tally.buckets, strict=True):
+            counts = apps[record.app]
+            counts.requests[listener][status_class] += 1
+            counts.bytes_in += record.bytes_in
+            counts.bytes_out += record.bytes_out
+            counts.durations[_BUCKETS[bucket]] += 1
+            counts.seconds += seconds
 
     def connection_opened(self, listener: str, kind: str) -> None:
         key = (listener, kind)

@@ -24,6 +24,7 @@ from scalingo_proxy.model import Record
 from scalingo_proxy.services.batches import nothing_to_tell
 from scalingo_proxy.services.latency_buckets import BOUNDS, BUCKETS, quantile
 from scalingo_proxy.services.recent_errors import RecentErrors
+from scalingo_proxy.services.tallies import Tally, buckets_within
 
 __all__ = ["HISTORY_SECONDS", "MAX_APPS", "WINDOW_SECONDS", "AppTraffic", "Moment", "Traffic"]
 
@@ -43,6 +44,8 @@ _RATE_SLICES = 2
 _CLASSES = 6
 _SERVER_ERROR = 5
 _WIDTH = _CLASSES + BUCKETS
+# By the bucket of a tally.
+_LATENCIES = tuple(_CLASSES + bucket for bucket in buckets_within(BOUNDS))
 _NOTHING = (0,) * _WIDTH
 
 
@@ -146,12 +149,7 @@ class Traffic:
         # As in the metrics: of a tunnel, the opening counts, and of half a head nothing.
         is_request = status and status != 101 and record.method != "-"
         end = finished_at if is_request else record.first_byte_at
-        window = self._apps.get(record.app)
-        if window is None:
-            window = self._window_of(record.app)
-        if window.number != self._slice:
-            window.turn(self._slice)
-        current, counts = self._current, window.counts
+        current, counts = self._current, self._counts_of(record.app)
         current[kind] += 1
         counts[kind] += 1
         if end is not None:
@@ -160,6 +158,23 @@ class Traffic:
             counts[bucket] += 1
         if record.code != "-" or kind == _SERVER_ERROR:
             self._errors.add(record)
+
+    def requests_tallied(self, tallies: Iterable[Tally]) -> None:
+        """The same of many that are alike."""
+        for tally in tallies:
+            if tally.second > self._second:
+                self._move_to(tally.second)
+            kind = tally.status_class
+            counted = [self._current] if tally.app is None else [self._current, self._counts_of(tally.app)]
+            for counts in counted:
+                counts[kind] += len(tally.records)
+                for bucket, number in tally.spread:
+                    counts[_LATENCIES[bucket]] += number
+            if tally.app is None:
+                for record, bucket in zip(tally.records, tally.buckets, strict=True):
+                    counts = self._counts_of(record.app)
+                    counts[kind] += 1
+                    counts[_LATENCIES[bucket]] += 1
 
     def connection_opened(self, listener: str, kind: str) -> None:
         self._connections += 1
@@ -222,6 +237,15 @@ class Traffic:
 
     def _rate_seconds(self) -> float:
         return _RATE_SLICES * _SLICE_SECONDS + self._clock() - self._slice * _SLICE_SECONDS
+
+    def _counts_of(self, app: str) -> list[int]:
+        """Where to count for *app* now."""
+        window = self._apps.get(app)
+        if window is None:
+            window = self._window_of(app)
+        if window.number != self._slice:
+            window.turn(self._slice)
+        return window.counts
 
     def _window_of(self, app: str) -> _Window:
         if len(self._apps) >= MAX_APPS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -9,6 +11,9 @@ from zope.interface.verify import verifyObject
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
 from scalingo_proxy.services.broadcast import Broadcast
+from scalingo_proxy.services.metrics import Metrics
+from scalingo_proxy.services.tallies import Tally
+from tests.services.test_tallies import START, an_answer
 
 
 @implementer(IObserver)
@@ -79,3 +84,43 @@ class BroadcastTests(SynchronousTestCase):
             broadcast.exchange_finished(Record(0.0, 0.0, "", ""))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+
+class Counter(Recorder):
+    """One that counts what is alike together."""
+
+    def requests_tallied(self, tallies: Iterable[Tally]) -> None:
+        self._keep([record for tally in tallies for record in tally.records])
+
+
+class CountersTests(SynchronousTestCase):
+    """Telling those who count."""
+
+    def setUp(self) -> None:
+        self.alike, self.refused = an_answer(START, 0.01), an_answer(START, 0.01, code="queue-full")
+
+    def test_tallied(self) -> None:
+        """They are told of what is alike at once, of the others one by one; everybody else of all."""
+        counter, last = Counter(), Recorder()
+        Broadcast(counter, last).exchanges_finished([self.alike, self.refused, self.alike])
+        self.assertEqual(counter.told, [[self.alike, self.alike], self.refused])
+        self.assertEqual(last.told, [self.alike, self.refused, self.alike])
+
+    def test_one_raises(self) -> None:
+        """It is told on, and so are those after it."""
+        bad, good = Counter(ZeroDivisionError()), Counter()
+        broadcast = Broadcast(bad, good)
+        for _ in range(2):
+            broadcast.exchanges_finished([self.alike, self.refused])
+        self.assertEqual(good.told, [[self.alike], self.refused] * 2)
+        self.assertEqual(bad.told, good.told)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_broken_record(self) -> None:
+        """One that cannot be read takes none of the others with it."""
+        broken = an_answer(START, 0.01, started_at=None)
+        metrics, counter = Metrics(), Counter()
+        Broadcast(metrics, counter).exchanges_finished([self.alike, broken, self.alike])
+        self.assertEqual(counter.told, [[], self.alike, broken, self.alike])
+        self.assertIn('duration_seconds_count{app="hello"} 2', metrics.exposition())
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)

@@ -84,6 +84,30 @@ class RingTests(SynchronousTestCase):
         self.assertEqual(len(explain.explain(ID)[0]["path"]), 257)
         self.assertEqual((len(record.path), len(record.user_agent)), (8001, 8000))
 
+    def test_together(self) -> None:
+        """Of several that finish together the last are kept, each as if it came alone."""
+        usual = [a_record(f"id-{number}", path="/" + "x" * number) for number in (0, 511)]
+        unusual = [
+            a_record("path", path="/" * 600, host="h" * 500),
+            a_record("host", host="h" * 1025),
+            a_record("method", method="M" * 1025),
+            a_record("agent", user_agent="y" * 1025),
+            a_record("referer", referer="y" * 1025),
+        ]
+        for records in (usual, usual + unusual[:1], unusual, [*usual, unusual[1], *usual]):
+            together, alone = self.explain(5), self.explain(5)
+            together.exchanges_finished(records)
+            for record in records:
+                alone.exchange_finished(record)
+            kept, wanted = (
+                [(each.request_id, each.path, each.host, each.method, each.user_agent) for each in ring]
+                for ring in (together._ring, alone._ring)
+            )
+            self.assertEqual(kept, wanted)
+        together = self.explain(1)
+        together.exchanges_finished(usual)
+        self.assertIs(together._ring[0], usual[1])
+
 
 class StoryCase(WorldTestCase):
     """Worlds whose observer is what explains them."""
