@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scalingo_proxy.testing.sockets import MemorySocket, Readiness
+from scalingo_proxy.testing.sockets import READABLE, MemorySocket
 from scalingo_proxy.testing.transports import Address, MemoryTransport, make_address
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ class MemoryPort(FileDescriptor):
         self._waiting.append((socket, here, there))
         self.network.kernel.touch(self)
 
-    def poll(self, reading: bool, writing: bool) -> Readiness:
+    def poll(self, reading: bool, writing: bool) -> int:
         """Readable when somebody waits to be accepted."""
-        return Readiness.READABLE if reading and self._waiting else Readiness.NOTHING
+        return READABLE if reading and self._waiting else 0
 
     def doRead(self) -> None:
         """Accept everybody who waits."""

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scalingo_proxy.testing.sockets import MemorySocket, Readiness
+from scalingo_proxy.testing.sockets import READABLE, WRITABLE, MemorySocket
 
 __all__ = ["Descriptor", "Kernel"]
 
@@ -30,8 +30,8 @@ class Descriptor(Protocol):
     def is_open(self) -> bool:
         """Whether there is a socket to poll."""
 
-    def poll(self, reading: bool, writing: bool) -> Readiness:
-        """Say what it is ready for, among what it is asked for."""
+    def poll(self, reading: bool, writing: bool) -> int:
+        """Say what it is ready for, among what it is asked for: READABLE, WRITABLE, both or 0."""
 
     def doRead(self) -> Any:
         """Read once; an exception returned ends the connection."""
@@ -63,6 +63,7 @@ class Kernel:
         served in random order, instead of the order they became ready in.
     :ivar buffer_bytes: the size of each send and each receive buffer; one
         direction of a connection holds up to twice as much.
+    :ivar read_bytes: how many bytes one read gets at most.
     :ivar moving: how many segments and connection attempts are under way.
     """
 
@@ -82,6 +83,7 @@ class Kernel:
         self.cut = cut
         self.shuffle = shuffle
         self.buffer_bytes = buffer_bytes
+        self.read_bytes = buffer_bytes
         self.moving = 0
         # Insertion-ordered sets: the order decides who is served first.
         self.sockets: dict[MemorySocket, None] = {}
@@ -137,11 +139,11 @@ class Kernel:
             self._turn_is_due = True
             self.clock.callLater(0, self._turn)
 
-    def _poll(self, descriptor: Descriptor) -> Readiness:
+    def _poll(self, descriptor: Descriptor) -> int:
         reading = descriptor in self._readers
         writing = descriptor in self._writers
         if not (reading or writing):
-            return Readiness.NOTHING
+            return 0
         return descriptor.poll(reading, writing)
 
     def _turn(self) -> None:
@@ -160,7 +162,7 @@ class Kernel:
             if self._poll(descriptor):
                 self.touch(descriptor)
 
-    def _serve(self, descriptor: Descriptor, readiness: Readiness) -> None:
+    def _serve(self, descriptor: Descriptor, readiness: int) -> None:
         """Read and write as ``_PollLikeMixin._doReadOrWrite`` of Twisted does.
 
         Hang-ups need no case of their own: a socket that was reset is ready
@@ -169,10 +171,10 @@ class Kernel:
         why: Any = None
         in_read = False
         try:
-            if Readiness.READABLE in readiness:
+            if readiness & READABLE:
                 why = descriptor.doRead()
                 in_read = True
-            if not why and Readiness.WRITABLE in readiness:
+            if not why and readiness & WRITABLE:
                 why = descriptor.doWrite()
                 in_read = False
         except Exception as error:

@@ -14,15 +14,12 @@ if TYPE_CHECKING:
     from scalingo_proxy.testing.kernel import Descriptor, Kernel
     from scalingo_proxy.testing.lines import Line
 
-__all__ = ["MemorySocket", "Readiness"]
+__all__ = ["READABLE", "WRITABLE", "MemorySocket"]
 
 
-class Readiness(enum.Flag):
-    """What polling found out about a descriptor, as ``epoll_wait`` tells it."""
-
-    NOTHING = 0
-    READABLE = enum.auto()
-    WRITABLE = enum.auto()
+#: What polling found out about a descriptor, as ``epoll_wait`` tells it; 0 for neither.
+#: (As an ``enum.Flag`` they took a sixth of all the time of a simulation.)
+READABLE, WRITABLE = 1, 2
 
 
 class _Segment(enum.Enum):
@@ -65,14 +62,14 @@ class MemorySocket:
         """Bytes that arrived here and were not read yet."""
         return len(self._received)
 
-    def poll(self, reading: bool, writing: bool) -> Readiness:
+    def poll(self, reading: bool, writing: bool) -> int:
         """What this end is ready for, as ``epoll`` would tell it."""
-        ready = Readiness.NOTHING
+        ready = 0
         if reading and (self._received or self._saw_fin or self._saw_reset):
-            ready |= Readiness.READABLE
+            ready |= READABLE
         # Linux calls a socket writable when a third of its buffer is free.
         if writing and (len(self._to_send) * 3 <= self.kernel.buffer_bytes * 2 or self._saw_reset):
-            ready |= Readiness.WRITABLE
+            ready |= WRITABLE
         return ready
 
     def recv(self, size: int) -> bytes | None:
@@ -82,7 +79,7 @@ class MemorySocket:
             everything that had arrived before was read.
         """
         if self._received:
-            size = self.kernel.portion(min(size, len(self._received)))
+            size = self.kernel.portion(min(size, len(self._received), self.kernel.read_bytes))
             data = bytes(self._received[:size])
             del self._received[:size]
             self.peer._transmit()

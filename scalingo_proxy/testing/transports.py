@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.model import join_host_port
 from scalingo_proxy.testing.kernel import Kernel
-from scalingo_proxy.testing.sockets import MemorySocket, Readiness
+from scalingo_proxy.testing.sockets import MemorySocket
 
 __all__ = ["Address", "MemoryTransport", "connected_pair", "make_address"]
 
@@ -73,7 +73,7 @@ class MemoryTransport(FileDescriptor):
         """Whether it is connected and not lost yet."""
         return hasattr(self, "_socket")
 
-    def poll(self, reading: bool, writing: bool) -> Readiness:
+    def poll(self, reading: bool, writing: bool) -> int:
         """What there is to do, for the kernel's turn."""
         return self._socket.poll(reading, writing)
 

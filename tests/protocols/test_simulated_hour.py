@@ -13,7 +13,7 @@ class SimulatedHourTests(SynchronousTestCase):
     """Three doors, three apps, faults, outages, deploys; and what always holds."""
 
     def test_hour(self) -> None:
-        """Nobody notices what need not be noticed, nothing is left, and the same seed replays it."""
+        """Nobody notices what need not be noticed, and nothing is left."""
         began = time.process_time()
         hour = SimulatedHour(seed=1)
         hour.run()
@@ -31,11 +31,6 @@ class SimulatedHourTests(SynchronousTestCase):
             self.assertIn(trouble, hour.counts)
         self.assertLess(spent, 10.0)
 
-        again = SimulatedHour(seed=1)
-        again.run()
-        again.verdict()
-        self.assertEqual(again.digest(), hour.digest())
-
     def test_clients_in_trouble(self) -> None:
         """Clients that vanish, drip and stall cost nobody else anything, and nothing of them is left."""
         hour = SimulatedHour(seed=4, seconds=900.0, pause=1.0, client_share=0.3)
@@ -48,12 +43,14 @@ class SimulatedHourTests(SynchronousTestCase):
             self.assertGreater(codes.count(code), 1, code)
 
     def test_seeds(self) -> None:
-        """Another seed is another story, and the same holds."""
-        digests = set()
-        for seed in (2, 3):
+        """The same seed replays it; another is another story, and the same holds."""
+        digests = []
+        for seed in (2, 3, 3):
             hour = SimulatedHour(seed, seconds=600.0)
             hour.run()
             verdict = hour.verdict()
             self.assertEqual(verdict.faults, [], "\n".join([f"seed {seed}", *verdict.faults]))
-            digests.add(hour.digest())
-        self.assertEqual(len(digests), 2)
+            digests.append(hour.digest())
+        first, second, again = digests
+        self.assertNotEqual(first, second)
+        self.assertEqual(second, again)
