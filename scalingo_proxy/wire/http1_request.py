@@ -74,7 +74,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
         then be closed, since nothing behind *block* can be trusted.
     """
     match = _REQUEST_LINE.match(block)
-    if match is None or match.end() - 2 > limits.request_line_bytes:
+    if match is None or (end := match.end()) - 2 > limits.request_line_bytes:
         raise _request_line_error(block, limits)
     if len(block) > limits.head_bytes:
         raise HeadTooLarge()
@@ -82,16 +82,17 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     minor = 1 if version == b"1.1" else _minor_version(version)
     if method in _FORBIDDEN_METHODS:
         raise MethodNotAllowed()
-    section = block[match.end() : -2]
-    if len(section) > limits.header_bytes:
+    section = block[end:-2]
+    size = len(section)
+    if size > limits.header_bytes:
         _check_line_lengths(section, limits.header_bytes)
     is_usual = target[0] == 47 and minor  # 47: "/"
     key: Key = ()
     if is_usual:
         # A section that came before is not read again: 7 to 11 µs less.
-        known = recent_section(section) if len(section) <= LONGEST_SECTION else None
+        known = recent_section(section) if size <= LONGEST_SECTION else None
         if known is not None:
-            head = known.head(method, target)
+            head = known.again(method, target)
             learn_whole(block, head, limits)
             return head
         # And of one that differs in a few values, only those: 5 to 8 µs less.

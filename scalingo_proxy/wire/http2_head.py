@@ -27,7 +27,7 @@ from scalingo_proxy.wire.http1_head import (
 )
 from scalingo_proxy.wire.http1_request import MAX_FIELDS, sort_request_fields
 from scalingo_proxy.wire.http2_compression import LeanEncoder
-from scalingo_proxy.wire.known_requests import KnownSection, is_told_by_section
+from scalingo_proxy.wire.known_requests import is_told_by_section, without_line
 from scalingo_proxy.wire.repeated import Repeated
 
 __all__ = [
@@ -79,7 +79,7 @@ def http2_request_head(
         # Of a list that came before, only the method and the path are looked at (14 µs less for a browser's).
         known = _recent_list(rest) or _lists.find_older(rest)
         if known is not None and known.fits(method, path, limits):
-            return known.head(method, path)
+            return known.head.again(method, path)
     pseudo, regular = _part(fields)
     _check_size(pseudo, regular, limits)
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
@@ -142,13 +142,17 @@ def _rest_of(fields: Sequence[tuple[bytes, bytes]]) -> tuple[_Rest, bytes, bytes
     return (*others, *fields[4:]), method, path
 
 
-class _KnownList(KnownSection):
-    """What a header list without a body means with any method and path that it may be told from."""
+class _KnownList:
+    """What a header list without a body means with any method and path that it may be told from.
 
-    __slots__ = ("_longest", "head_bytes")
+    :ivar head: that; ``again`` adds the method and the path.
+    :ivar head_bytes: how many bytes its fields would have as lines.
+    """
+
+    __slots__ = ("_longest", "head", "head_bytes")
 
     def __init__(self, head: RequestHead, regular: Fields) -> None:
-        super().__init__(head)
+        self.head = without_line(head)
         lengths = [len(name) + len(value) + len(": ") for name, value in regular]
         self._longest = max(lengths, default=0)
         self.head_bytes = sum(lengths) + 2 * len(lengths)

@@ -21,7 +21,6 @@ from scalingo_proxy.wire.repeated import Repeated
 __all__ = [
     "LONGEST_SECTION",
     "LONGEST_WHOLE",
-    "KnownSection",
     "find_request",
     "forget_unused_requests",
     "is_told_by_section",
@@ -29,6 +28,7 @@ __all__ = [
     "learn_whole",
     "recent_request",
     "recent_section",
+    "without_line",
 ]
 
 _LENGTH = FramingKind.LENGTH
@@ -36,8 +36,8 @@ _LENGTH = FramingKind.LENGTH
 #: Longer heads are not kept whole, and not looked for.
 LONGEST_WHOLE = 2048
 _MOST_WHOLE = 1024
-#: So many heads that came once are recognised when they come again.
-_MOST_SEEN = 4096
+#: What came last is noted in one of so many places, a power of two, and recognised if it comes again.
+_PLACES = 4096
 
 #: Longer sections are not kept, and longer ones still not looked at.
 LONGEST_SECTION = 2048
@@ -58,19 +58,15 @@ _CHANGING = changing(
 _DECIDE_MORE = frozenset((b"expect", b"upgrade"))
 
 
-class KnownSection:
-    """What a header section means behind any request line that it may be told from."""
+def without_line(head: RequestHead) -> RequestHead:
+    """What a header section means behind any request line that it may be told from: ``again`` adds one.
 
-    __slots__ = ("_head",)
-
-    def __init__(self, head: RequestHead) -> None:
-        self._head = head.again(b"", b"")
-        self._head.special = MappingProxyType(dict(head.special))
-        self._head.lines = head.lines or join_lines(head.fields) + own_lines(head)
-
-    def head(self, method: bytes, target: bytes) -> RequestHead:
-        """The head of a request with this section; nothing that it shares with others can be changed."""
-        return self._head.again(method, target)
+    Nothing that heads made of it share can be changed.
+    """
+    section = head.again(b"", b"")
+    section.special = MappingProxyType(dict(head.special))
+    section.lines = head.lines or join_lines(head.fields) + own_lines(head)
+    return section
 
 
 class KnownForm:
@@ -127,12 +123,12 @@ class KnownForm:
 #: Whole heads are forgotten all at once, since those that are of use are soon known again.  When
 #: there is no room, nothing is done about it until then: who fills it gains nothing by that.
 _wholes: dict[bytes, RequestHead] = {}
-_came_once: set[int] = set()
+_came: list[int] = [0] * _PLACES
 
 #: The head of what came whole some times in the last minute, and keeps to ``limits``.
 recent_request = _wholes.get
 
-_sections: Repeated[bytes, KnownSection] = Repeated(most=512)
+_sections: Repeated[bytes, RequestHead] = Repeated(most=512)
 _forms: Repeated[Key, KnownForm] = Repeated(most=256)
 
 #: What is known of a section, if it came in the last minute.
@@ -146,7 +142,7 @@ def find_request(method: bytes, target: bytes, section: bytes) -> tuple[RequestH
     :raises BadRequest: for its host.
     """
     if len(section) <= LONGEST_SECTION and (known := _sections.find_older(section)) is not None:
-        return known.head(method, target), ()
+        return known.again(method, target), ()
     if len(section) > _LONGEST_FORM or _forms.is_hopeless():
         return None, ()
     key, values = leave_blank(_CHANGING, b"\n" + section)
@@ -159,7 +155,7 @@ def find_request(method: bytes, target: bytes, section: bytes) -> tuple[RequestH
         return None, ()
     _forms.misses = 0
     if len(section) <= LONGEST_SECTION and _sections.is_second(section):
-        _sections.keep(section, KnownSection(head))
+        _sections.keep(section, without_line(head))
     return head, ()
 
 
@@ -176,7 +172,7 @@ def learn_request(section: bytes, key: Key, head: RequestHead) -> None:
     if key and _forms.is_second(key):
         _forms.keep(key, KnownForm(head, key))  # one that is not exact, too: it need not be made again
     if len(section) <= LONGEST_SECTION and _sections.is_second(section) and is_told_by_section(head):
-        _sections.keep(section, KnownSection(head))
+        _sections.keep(section, without_line(head))
 
 
 def learn_whole(block: bytes, head: RequestHead, limits: Limits) -> None:
@@ -187,20 +183,18 @@ def learn_whole(block: bytes, head: RequestHead, limits: Limits) -> None:
     if len(block) > LONGEST_WHOLE:
         return
     mark = hash(block)
-    if mark in _came_once:
-        if len(_wholes) < _MOST_WHOLE:
-            head.words = b"%b %b HTTP/1.1\r\n%b" % (head.method, head.target, head.lines)
-            head.limits = limits
-            _wholes[block] = head
-        return
-    if len(_came_once) >= _MOST_SEEN:
-        _came_once.clear()
-    _came_once.add(mark)
+    place = mark & (_PLACES - 1)
+    if _came[place] != mark:
+        _came[place] = mark
+    elif len(_wholes) < _MOST_WHOLE:
+        head.words = b"%b %b HTTP/1.1\r\n%b" % (head.method, head.target, head.lines)
+        head.limits = limits
+        _wholes[block] = head
 
 
 def forget_unused_requests() -> None:
     """Forget what nobody has sent since the last time but one that this was said."""
     _wholes.clear()
-    _came_once.clear()
+    _came[:] = [0] * _PLACES
     _sections.turn()
     _forms.turn()
