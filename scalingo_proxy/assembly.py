@@ -91,7 +91,7 @@ def assemble(
     randomness = random.Random(seed)
     access_log = AccessLog(reactor, settings.log.requests, settings.log.destination, settings.log.query)
     metrics = Metrics(settings.metrics.max_apps, reactor.seconds)
-    traffic = Traffic(reactor.seconds)
+    traffic = Traffic(reactor.seconds, metrics.open_connections)
     explain = Explain(settings.explain.requests, lambda: env.under_way(), reactor.seconds, settings.log.query)
 
     observers = Batches(reactor, Broadcast(metrics, access_log, explain, traffic))

@@ -92,6 +92,10 @@ class Downstream(Protocol):
     """
 
     @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's address and the one it connected to, in whatever form the transport tells them."""
+
+    @property
     def raw_transport(self) -> Any:
         """Where payload of the response may be written as it is, by others, too; else ``None``."""
 

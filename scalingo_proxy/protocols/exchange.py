@@ -72,7 +72,7 @@ class Exchange(ExchangeRequest):
     def _preface_for(self, app: App) -> bytes:
         # The same for all requests of a client's connection, and so are the
         # backend connections that may carry them.
-        peer, host = self._identity.ends
+        peer, host = self._downstream.ends
         client = self.record.client
         return proxy_header_bytes(app.send_proxy, peer, host, client=client)
 

@@ -7,7 +7,7 @@ and what becomes of the stream, is the business of others.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
@@ -66,6 +66,12 @@ class HTTP2Responder(Timed):
     _source_paused = False
     _sent_before = 0
     _progress: SendProgress | None = None
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's address and the one it connected to."""
+        transport = self._sender.transport
+        return transport.getPeer(), transport.getHost()
 
     def __init__(self, sender: HTTP2Sender, state: StreamState) -> None:
         self.id = state.id

@@ -23,7 +23,7 @@ from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 
 if TYPE_CHECKING:
-    from scalingo_proxy.protocols.factories import HTTPProxyFactory
+    pass
 
 __all__ = ["QUIET_SECONDS", "Doing", "HTTPEnding"]
 
@@ -57,10 +57,7 @@ _WAITING, _CLOSED = Doing.WAITING, Doing.CLOSED
 
 
 class HTTPEnding(HTTPResponder):
-    """The ways in which a client connection ends.
-
-    :param factory: what all connections of this door share.
-    """
+    """The ways in which a client connection ends."""
 
     # What few connections ever have, here and below, is the class's until they have it.  With
     # more than 30 attributes of its own an object needs a dict of its own: 1.2 kB more.
@@ -69,14 +66,12 @@ class HTTPEnding(HTTPResponder):
     _leaves_when_quiet = False
     _progress: SendProgress | None = None
 
-    def __init__(self, factory: HTTPProxyFactory) -> None:
-        super().__init__(factory)
-        self._doing = _WAITING
-        self._ahead = bytearray()
-        self._reading_paused = False
-        self.has_asked = False
-        self._lost = False
-        self._identity: ClientIdentity | None = None
+    _doing: Doing
+    _ahead: bytearray
+    _reading_paused: bool
+    has_asked: bool
+    _lost: bool
+    _identity: ClientIdentity | None
 
     @property
     def progress(self) -> SendProgress:

@@ -20,7 +20,7 @@ from scalingo_proxy.protocols.http_ending import Doing
 from scalingo_proxy.protocols.http_requests import HTTPRequests
 from scalingo_proxy.protocols.http_uploads import READ_AHEAD_BYTES
 from scalingo_proxy.protocols.relay import RelayEnd
-from scalingo_proxy.wire.http1_exchange import Event, Side
+from scalingo_proxy.wire.http1_exchange import Cycle, Event, Side
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity, informational_head
 from scalingo_proxy.wire.http1_head import ResponseHead
 from scalingo_proxy.wire.known_requests import LONGEST_WHOLE, recent_request
@@ -48,10 +48,18 @@ class HTTPFrontend(HTTPRequests):
     _is_accounted = False
 
     def __init__(self, factory: Any, identity: ClientIdentity | None = None) -> None:
-        super().__init__(factory)
+        # All that the classes above need, in one place: a constructor of each took 0.6 µs more.
+        self._factory = factory
+        self._env = factory.env
         self._identity = identity
-        self._skipped_line = False  # asked for with each request, which of the class takes longer
         self._kind = "http"
+        self._doing = _WAITING
+        self._cycle = Cycle()
+        self._head = self._body = self._exchange = self._passing = None
+        self._ahead = bytearray()
+        # Asked for with each request, which of the class takes longer.
+        self._skipped_line = self._upload_open = self._reading_paused = self._writing_paused = False
+        self.has_asked = self._lost = False
 
     # -- called by Twisted ---------------------------------------------------
 

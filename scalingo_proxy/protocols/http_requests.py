@@ -32,10 +32,7 @@ _IDLE, _DONE = Side.IDLE, Side.DONE
 
 
 class HTTPRequests(HTTPUploads):
-    """The reading of request heads.
-
-    :param factory: what all connections of this door share.
-    """
+    """The reading of request heads."""
 
     _searched = 0
     _advancing = False

@@ -22,6 +22,7 @@ from scalingo_proxy.wire.http1_forwarding import informational_head, response_he
 from scalingo_proxy.wire.http1_head import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
+    from scalingo_proxy.protocols.environment import Environment
     from scalingo_proxy.protocols.factories import HTTPProxyFactory
 
 __all__ = ["HTTPResponder"]
@@ -41,13 +42,18 @@ class HTTPResponder(Protocol, Timed):
     _chunked_response = False
     _ends_by_close = False
 
-    def __init__(self, factory: HTTPProxyFactory) -> None:
-        self._factory = factory
-        self._env = factory.env
-        self._cycle = Cycle()
-        self._head: RequestHead | None = None
-        self._exchange: Exchange | None = None
-        self._writing_paused = False
+    # How these begin, HTTPFrontend says, and so it is with all that derive from this one.
+    _factory: HTTPProxyFactory
+    _env: Environment
+    _cycle: Cycle
+    _head: RequestHead | None
+    _exchange: Exchange | None
+    _writing_paused: bool
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's address and the one it connected to."""
+        return self.transport.getPeer(), self.transport.getHost()
 
     @property
     def raw_transport(self) -> Any:

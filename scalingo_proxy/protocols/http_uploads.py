@@ -17,7 +17,7 @@ from scalingo_proxy.wire.http1_body import BodyReader
 from scalingo_proxy.wire.http1_exchange import Event
 
 if TYPE_CHECKING:
-    from scalingo_proxy.protocols.factories import HTTPProxyFactory
+    pass
 
 __all__ = ["READ_AHEAD_BYTES", "HTTPUploads"]
 
@@ -30,10 +30,7 @@ _CRUMBS_BYTES = 4096
 
 
 class HTTPUploads(HTTPEnding):
-    """The reading of request bodies.
-
-    :param factory: what all connections of this door share.
-    """
+    """The reading of request bodies."""
 
     _body_bytes = 0
     #: Whether the body comes in chunks so small that most of it is framing.
@@ -41,12 +38,10 @@ class HTTPUploads(HTTPEnding):
     #: Whether what was received waits for a later turn.
     _is_put_off = False
 
-    def __init__(self, factory: HTTPProxyFactory) -> None:
-        super().__init__(factory)
-        self._body: BodyReader | None = None
-        self._upload_open = False
-        #: What the rest of the body passes through without coming in.
-        self._passing: Splice | None = None
+    _body: BodyReader | None
+    _upload_open: bool
+    #: What the rest of the body passes through without coming in.
+    _passing: Splice | None
 
     def take_turn(self) -> None:
         """Go on with what one turn had no time for."""

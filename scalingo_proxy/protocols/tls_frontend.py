@@ -263,9 +263,7 @@ class TLSFrontend(TLSEnding):
 
         def build_inner(version: str, alpn: str | None) -> IProtocol:
             self.closed()  # from here on it counts as HTTP
-            identity = self.identity
-            identity.tls, identity.covers = version, certificate.covers
-            return self._factory.build_http(alpn, identity)
+            return self._factory.build_http(alpn, self.identity.over_tls(version, certificate.covers))
 
         def failed(error: ProxyError) -> None:
             self._account(DrainTimeout() if self._is_cut else error)

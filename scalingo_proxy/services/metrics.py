@@ -128,7 +128,7 @@ class Metrics:
         self._first_byte_seconds = 0.0
         # Beginning at zero, so that the first error is seen as a rise.
         self._errors = dict.fromkeys(errors_by_code(), 0)
-        self._connections: dict[tuple[str, str], int] = {}
+        self._connections: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True
         self._readings: list[tuple[Family, Callable[[], Iterator[str]]]] = []
@@ -202,12 +202,14 @@ class Metrics:
             counts.seconds += seconds
 
     def connection_opened(self, listener: str, kind: str) -> None:
-        key = (listener, kind)
-        self._connections[key] = self._connections.get(key, 0) + 1
+        self._connections[listener, kind] += 1
 
     def connection_closed(self, listener: str, kind: str) -> None:
-        key = (listener, kind)
-        self._connections[key] = self._connections.get(key, 0) - 1
+        self._connections[listener, kind] -= 1
+
+    def open_connections(self) -> int:
+        """How many client connections there are now, of all kinds."""
+        return sum(self._connections.values())
 
     # -- what others tell ----------------------------------------------------
 

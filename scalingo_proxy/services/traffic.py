@@ -119,16 +119,21 @@ class Traffic:
     """Keeps the last two minutes.
 
     :param clock: what the records' moments are told by: seconds, monotonic.
+    :param open_connections: tells how many clients are connected, if somebody counts them already.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], open_connections: Callable[[], int] | None = None
+    ) -> None:
         self._clock = clock
+        self.is_for_exchanges_alone = open_connections is not None
+        self._connections = 0
+        self._open_connections = open_connections or (lambda: self._connections)
         #: Makes sure that nothing waits to be told; called before anything is read.
         self.catch_up: Callable[[], object] = nothing_to_tell
         self._errors = RecentErrors()
         self._apps: dict[str, _Window] = {}
         self._overflow = _Window(0)
-        self._connections = 0
         self._second = int(clock())
         self._slice = self._second // _SLICE_SECONDS
         self._current = [0] * _WIDTH
@@ -200,7 +205,7 @@ class Traffic:
         self._move_on()
         counts = _sum(self._recent)
         seconds = len(self._recent) or 1
-        return _moment(counts, seconds, self._connections)
+        return _moment(counts, seconds, self._open_connections())
 
     def app(self, name: str) -> AppTraffic:
         """The last minute of one app."""
@@ -277,7 +282,7 @@ class Traffic:
         if any(self._current):
             counts, self._current = self._current, [0] * _WIDTH
         self._recent.append(counts)
-        self._history.append(_moment(counts, 1, self._connections))
+        self._history.append(_moment(counts, 1, self._open_connections()))
 
     def _forget(self, number: int) -> None:
         """Drop the apps that had no request since that slice."""

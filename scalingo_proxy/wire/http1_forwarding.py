@@ -11,7 +11,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 from scalingo_proxy.model import RouteQuery
 from scalingo_proxy.wire.grammar import AS_BACKENDS_READ, Fields
@@ -71,9 +70,10 @@ def acceptable_request_id(values: Sequence[bytes]) -> bytes | None:
 class ClientIdentity:
     """Who stands at the other end of a client connection, in forwarded words.
 
-    Made once per connection.  *peer* is the address that connected (or that a
-    PROXY header told); when it is trusted, what it says about the client
-    before it is believed.
+    Of one client there may be one for many connections (each door keeps those
+    it knows), but for TLS that ends here one for each.  *peer* is the address
+    that connected (or that a PROXY header told); when it is trusted, what it
+    says about the client before it is believed.
 
     :param peer: an IP address as text, or ``""`` for a unix socket.
     :param scheme: ``"http"`` or ``"https"``.
@@ -82,9 +82,7 @@ class ClientIdentity:
     :ivar tls: the version of TLS that ends here, or ``"-"``.
     :ivar covers: whether the certificate of this connection covers a host;
         None without TLS.
-    :ivar ends: the client's address and the one it connected to, in whatever
-        form the transport tells them.
-    :ivar query: what the resolver was asked last for this connection.
+    :ivar query: what the resolver was asked last for it.
     :ivar same_lines: the forwarded headers of an untrusted peer, the same for every request;
         ``b""`` until there is one, and for a trusted peer.
     """
@@ -92,7 +90,6 @@ class ClientIdentity:
     __slots__ = (
         "_is_trusted",
         "covers",
-        "ends",
         "peer",
         "port",
         "query",
@@ -102,14 +99,7 @@ class ClientIdentity:
         "trusted",
     )
 
-    def __init__(
-        self,
-        peer: str,
-        scheme: str,
-        port: int,
-        is_trusted: Callable[[str], bool] | None,
-        ends: tuple[Any, Any] = (None, None),
-    ) -> None:
+    def __init__(self, peer: str, scheme: str, port: int, is_trusted: Callable[[str], bool] | None) -> None:
         self.peer = peer
         self.scheme = scheme
         self.port = port
@@ -117,9 +107,18 @@ class ClientIdentity:
         self._is_trusted = is_trusted
         self.tls = "-"
         self.covers: Callable[[str], bool] | None = None
-        self.ends = ends
         self.query: RouteQuery | None = None
         self.same_lines = b""
+
+    def over_tls(self, version: str, covers: Callable[[str], bool]) -> ClientIdentity:
+        """The same client, on a connection whose TLS ends here.
+
+        :param version: of TLS.
+        :param covers: whether the certificate of the connection covers a host.
+        """
+        identity = ClientIdentity(self.peer, "https", self.port, self._is_trusted)
+        identity.tls, identity.covers = version, covers
+        return identity
 
     def client_address(self, head: RequestHead) -> str:
         """The client's own address: the right-most one that is not a trusted proxy."""

@@ -14,9 +14,8 @@ class SecuredFactory(HTTPProxyFactory):
     """Builds frontends as they stand behind TLS that ended with one certificate."""
 
     def identify(self, transport: Any, *, is_tls: bool = False) -> ClientIdentity:
-        identity = super().identify(transport, is_tls=True)
-        identity.tls, identity.covers = "TLSv1.3", {"hello.test", "www.hello.test"}.__contains__
-        return identity
+        covers = {"hello.test", "www.hello.test"}.__contains__
+        return super().identify(transport, is_tls=True).over_tls("TLSv1.3", covers)
 
 
 def build_secured(world: World, **options: Any) -> SecuredFactory:

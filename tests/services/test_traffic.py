@@ -123,6 +123,15 @@ class TotalsTests(TrafficCase):
         self.traffic.connection_closed("http", "http")
         self.assertEqual(self.traffic.now().connections, 1)
 
+    def test_connections_counted_elsewhere(self) -> None:
+        """Where somebody counts them already, that is what is told, and of exchanges alone it hears."""
+        counts = [7, 3]
+        traffic = Traffic(self.clock.seconds, counts.pop)
+        self.assertEqual((self.traffic.is_for_exchanges_alone, traffic.is_for_exchanges_alone), (False, True))
+        self.clock.advance(1.0)
+        self.assertEqual(traffic.history()[-1].connections, 3)
+        self.assertEqual(traffic.now().connections, 7)
+
     def test_tunnels(self) -> None:
         """Of a tunnel the opening counts as latency, not how long it lived."""
         now = self.clock.seconds()
