@@ -134,8 +134,13 @@ class Eager(tcp.Connection):
             # Nothing to write: no need to ask whether that is possible.
             self.may_send = False
             self.disconnecting = 1
-            self._poll_no_more()
-            self._soon(self._close)
+            reactor: Any = self.reactor
+            if hasattr(reactor, "ends_of_turn"):
+                reactor.leave(self.fileno())
+                reactor.ends_of_turn.append(self._close)
+            else:
+                reactor.removeReader(self)
+                reactor.callLater(0, self._close)
             return
         self.may_send = False
         if self._writeDisconnected and self.connected and not self.disconnecting:
@@ -199,7 +204,12 @@ class Eager(tcp.Connection):
         if producer is not None:
             self.producer = None
             producer.stopProducing()
-        self._poll_no_more()
+        reactor: Any = self.reactor
+        if hasattr(reactor, "leave"):
+            reactor.leave(self.fileno())
+        else:
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.stopWriting()  # type: ignore[no-untyped-call]
         self._closeSocket(reason is _CLOSED or not isinstance(reason.value, ConnectionAborted))
         protocol = self.protocol
         del self.protocol, self.socket, self.fileno
@@ -219,22 +229,13 @@ class Eager(tcp.Connection):
         except OSError:
             pass
 
-    def _poll_no_more(self) -> None:
-        """Neither for reading nor for writing."""
-        try:
-            leave = self.reactor.leave  # type: ignore[attr-defined]
-        except AttributeError:
-            self.stopReading()  # type: ignore[no-untyped-call]
-            self.stopWriting()  # type: ignore[no-untyped-call]
-        else:
-            leave(self.fileno())
-
     def _soon(self, call: Callable[[], None]) -> None:
         """Call it when nobody is in the middle of anything: at the end of a turn, where turns are ours."""
-        try:
-            self.reactor.ends_of_turn.append(call)  # type: ignore[attr-defined]
-        except AttributeError:
-            self.reactor.callLater(0, call)  # type: ignore[attr-defined]
+        reactor: Any = self.reactor
+        if hasattr(reactor, "ends_of_turn"):
+            reactor.ends_of_turn.append(call)
+        else:
+            reactor.callLater(0, call)
 
     def startTLS(self, *arguments: Any, **options: Any) -> None:
         self.may_send = False

@@ -138,6 +138,7 @@ def _poll_directly(reactor: Any) -> None:
         return remove
 
     def leave(descriptor: int) -> None:
+        """Poll it no more at all, if it is polled."""
         if selectables.pop(descriptor, None) is not None:
             unregister(descriptor)
             reads.discard(descriptor)
