@@ -121,11 +121,12 @@ class BackendAttempts(SearchNotes):
 
     def backend_connected(self, backend: HTTPBackend) -> None:
         """The connection is there."""
-        self._attempt_over()
+        now = self._env.seconds()
+        self._attempt_over(now)
         lease, pool = self._lease, self._pool
         assert lease is not None and pool is not None
         if lease.member.membership is _SERVING:
-            self._send(backend, self._env.seconds())
+            self._send(backend, now)
         else:
             # It left the app meanwhile; its address may be somebody else's by now.
             backend.abandon()
@@ -134,7 +135,7 @@ class BackendAttempts(SearchNotes):
             self._find_backend(pool)
 
     def _connect_failed(self, reason: Failure) -> None:
-        self._attempt_over()
+        self._attempt_over(self._env.seconds())
         error = reason.value
         if isinstance(error, QueueTimeout):
             self.fail(error)  # it never came to asking the backend, which is not to blame
@@ -149,17 +150,18 @@ class BackendAttempts(SearchNotes):
         except Exception:
             self.broke()
 
-    def _attempt_over(self) -> Callable[[], None] | None:
+    def _attempt_over(self, now: float) -> Callable[[], None] | None:
         """The attempt to connect has ended, or shall: give what abandons it."""
-        env, lease, detour = self._env, self._lease, self._detour
+        lease, detour = self._lease, self._detour
         abandon, detour.abandon_connect = detour.abandon_connect, None
-        self.record.connect_seconds += env.seconds() - detour.connecting_since
+        self.record.connect_seconds += now - detour.connecting_since
         if lease is not None and abandon is not _under_way:
-            connecting = env.connecting.get(lease.member)
+            by_member = self._env.connecting
+            connecting = by_member.get(lease.member)
             if connecting is not None:
                 connecting.pop(self, None)
                 if not connecting:
-                    del env.connecting[lease.member]
+                    del by_member[lease.member]
         return abandon
 
     def backend_failed_others(self) -> None:
@@ -172,7 +174,7 @@ class BackendAttempts(SearchNotes):
         tried = (*detour.tried, lease.member)
         if lease.member.is_on_trial or len(tried) >= MAX_BACKENDS or not pool.has_other(tried):
             return
-        abandon = self._attempt_over()
+        abandon = self._attempt_over(self._env.seconds())
         if abandon is not None:
             abandon()
         detour.last_error, detour.retried_for = ConnectFailed(), "connect-failed"

@@ -209,7 +209,7 @@ class BackendSearch(BackendAttempts):
         if self.phase is Phase.TUNNEL:
             self._leave_tunnel()
         elif self.phase is Phase.CONNECTING:
-            pool, abandon = self._pool, self._attempt_over()
+            pool, abandon = self._pool, self._attempt_over(self._env.seconds())
             if abandon is not None:
                 abandon()
             self._note_attempt("it left the app while it was being connected")
@@ -235,6 +235,6 @@ class BackendSearch(BackendAttempts):
             self._note_queue_time()
             ticket.cancel()
         if detour.abandon_connect is not None:
-            abandon = self._attempt_over()
+            abandon = self._attempt_over(self._env.seconds())
             assert abandon is not None
             abandon()

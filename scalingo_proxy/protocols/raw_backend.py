@@ -91,7 +91,8 @@ class RawBackend(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._connections.raw_connection_lost()
-        self._ended()
+        if self._owner is not None:
+            self._ended()
         if self._relay_end is not None:
             self._relay_end.connection_lost()
 

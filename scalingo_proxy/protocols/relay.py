@@ -78,6 +78,11 @@ class RelayEnd:
             if before > self._splice_at:
                 self._begin_splice()
 
+    def begin_with(self, data: bytes) -> None:
+        """As :meth:`data_received`, of what came in before the relay was there: it prolongs nothing."""
+        self.received = len(data)
+        self.peer.transport.write(data)
+
     def _begin_splice(self) -> None:
         self._splice_at = NEVER
         pipes = self._relay.pipes

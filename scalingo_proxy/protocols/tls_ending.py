@@ -63,7 +63,10 @@ class TLSEnding(Protocol, Timed):
     transport: Any
     has_asked = False
 
-    # What an ordinary connection has no use for.
+    # What an ordinary connection has no use for, or has before anybody asks.
+    _identity: ClientIdentity | None = None
+    _record: Record | None = None
+    _hello: ClientHello | None = None
     _resolving: Deferred[Any] | None = None
     #: When its handshake began.
     _began_at = 0.0
@@ -76,11 +79,8 @@ class TLSEnding(Protocol, Timed):
         #: Takes the hello where it does not come whole.
         self._reader: ClientHelloReader | None = None
         self._whole = b""
-        self._hello: ClientHello | None = None
         #: What came behind it while its app was looked for.
         self._ahead: bytes | bytearray = b""
-        self._identity: ClientIdentity | None = None
-        self._record: Record | None = None
         #: Who has the connection once it is handed over: a tunnel, or a TLS engine.
         self._owner: Any = None
         self._is_accounted = False

@@ -58,15 +58,16 @@ class TLSFrontend(TLSEnding):
     # -- called by Twisted ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        env = self._env
-        self._identity = identity = self._factory.identify(self.transport)
-        self._record = record = Record(env.seconds(), env.wall_clock(), identity.peer, self._factory.listener)
+        env, factory, transport = self._env, self._factory, self.transport
+        self._identity = identity = factory.identify(transport)
+        now = env.seconds()
+        self._record = record = Record(now, env.wall_clock(), identity.peer, factory.listener)
         record.protocol = "tls"
-        if hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
-        self._factory.frontend_opened(self, "tls")
-        env.deadlines.set(self, record.started_at + env.timeouts.request_head)
-        if self._factory.is_draining:
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        factory.frontend_opened(self, "tls")
+        env.deadlines.set(self, now + env.timeouts.request_head)
+        if factory.is_draining:
             self.drain()  # it came in at the last moment
 
     def dataReceived(self, data: bytes) -> None:
@@ -217,7 +218,8 @@ class TLSFrontend(TLSEnding):
     def _pass_through(self, route: Route) -> None:
         hello, record = self._hello, self._record
         assert hello is not None and record is not None
-        tunnel = Passthrough(self._env, self, self.transport, self.received, hello, record, self.closed)
+        received = self._whole if not self._ahead and self._reader is None else self.received
+        tunnel = Passthrough(self._env, self, self.transport, received, hello, record, self.closed)
         self.hand_over(tunnel)
         if self._has_ended:
             tunnel.readConnectionLost()

@@ -121,7 +121,7 @@ class Passthrough(PassthroughEnding):
         held, self._ahead = bytes(self._ahead), b""
         if len(held) > _READ_AHEAD_BYTES and not self._client_ended:
             self.transport.resumeProducing()
-        relay.client.data_received(held)
+        relay.client.begin_with(held)
         if self._client_ended:
             relay.client.read_closed()
 

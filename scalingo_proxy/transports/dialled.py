@@ -222,11 +222,12 @@ class _Attempt:
 class _DialledClient(EagerClient):
     """The transport of a connection that was dialled."""
 
+    _requiresResolution = False
+
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         way_to = _way_to if "%" not in host else _way_to.__wrapped__  # an interface may get another number
         self.addressFamily, self.addr, self._addressType = way_to(host, port)
         self.reactor = reactor
-        self._requiresResolution = False
 
     def begin(self, protocol: Protocol) -> bool:
         """Connect; whether that was done at once, and *protocol* told."""

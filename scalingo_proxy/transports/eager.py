@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
@@ -47,6 +48,8 @@ class EagerReactor:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        #: See :func:`~scalingo_proxy.transports.dialled.dial_at_once`.
+        self.dial_at_once = partial(dial_at_once, reactor)
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -88,6 +91,3 @@ class EagerReactor:
         """See :func:`~scalingo_proxy.transports.dialled.dial`."""
         return dial(self._reactor, host, port, protocol, timeout, failed)
 
-    def dial_at_once(self, host: str, port: int, protocol: Protocol) -> Any:
-        """See :func:`~scalingo_proxy.transports.dialled.dial_at_once`."""
-        return dial_at_once(self._reactor, host, port, protocol)
