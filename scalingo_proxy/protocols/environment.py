@@ -30,7 +30,7 @@ from scalingo_proxy.wire.http1_response import forget_unused_responses
 from scalingo_proxy.wire.http2_head import forget_unused_header_lists
 from scalingo_proxy.wire.known_hellos import forget_unused_hellos
 from scalingo_proxy.wire.known_requests import forget_unused_requests
-from scalingo_proxy.wire.request_id import RequestIds
+from scalingo_proxy.wire.request_id import request_ids as random_request_ids
 
 if TYPE_CHECKING:
     from scalingo_proxy.protocols.backend_attempts import BackendAttempts
@@ -114,7 +114,7 @@ class Environment:
         self.limits = limits
         #: Who is let in, and how often they may ask.
         self.policies = Policies()
-        self.request_ids = request_ids or RequestIds()
+        self.request_ids = request_ids or random_request_ids()
         self.wall_clock = wall_clock
         #: What tunnels are spliced through.
         self.pipes = Pipes()

@@ -155,7 +155,8 @@ class HTTPRequests(HTTPUploads):
             cycle.request = _DONE  # where WHOLE leads
         else:
             self._expect_body(head)
-        seconds, wall_clock = env.seconds, env.wall_clock  # so that CPython need not look for methods
+        # Named, so that CPython looks for no method of these names.
+        seconds, wall_clock, new_id = env.seconds, env.wall_clock, env.request_ids
         record = Record(seconds(), wall_clock(), identity.peer, factory.listener)
         record.method = head.method_text
         record.host = head.host
@@ -163,7 +164,7 @@ class HTTPRequests(HTTPUploads):
         record.protocol = "http/1.1" if head.version else "http/1.0"
         if identity.trusted:
             record.client = identity.client_address(head)
-        record.request_id = head.told_id or env.request_ids()
+        record.request_id = head.told_id or new_id()
         if factory.notes_agents:
             factory.note_fields(record, head)
         self._exchange = exchange = Exchange(env, self, head, identity, record)

@@ -43,7 +43,8 @@ from scalingo_proxy.wire.http1_forwarding import (
 from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import parse_response_head
 from scalingo_proxy.wire.known_hellos import known_hello
-from scalingo_proxy.wire.request_id import RequestIds
+from scalingo_proxy.wire.known_requests import recent_request
+from scalingo_proxy.wire.request_id import request_ids
 from scalingo_proxy.wire.tls_records import RECORD_BYTES
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
@@ -90,7 +91,7 @@ def pure() -> Iterator[str]:
         "an Enum's hash that is not a function", lambda: hash(_Plain.ONE), lambda: hash(Side.IDLE), 20_000
     )
     yield compare("an Enum's member named once", lambda: Side.DONE, lambda: _DONE, 20_000)
-    yield compare("request ids written in batches", lambda: str(uuid.uuid4()), RequestIds(), 5000)
+    yield compare("request ids written in batches", lambda: str(uuid.uuid4()), request_ids(), 5000)
     yield compare(
         "addresses parsed once",
         lambda: ipaddress.ip_address("2001:db8::17"),
@@ -124,14 +125,19 @@ def heads(section: bytes) -> Iterator[str]:
     start = b"GET /some/path?page=2 HTTP/1.1\r\nHost: app.example\r\n" + section
 
     def request(blocks: Iterator[bytes]) -> Callable[[], bytes]:
-        return lambda: request_head_for_backend(
-            parse_request_head(next(blocks), limits), identity, b"0" * 32, 1.0
-        )
+        def read() -> bytes:
+            block = next(blocks)
+            head = recent_request(block) or parse_request_head(block, limits)
+            return request_head_for_backend(head, identity, b"0" * 32, 1.0)
+
+        return read
 
     unheard = itertools.cycle([start + b"X-%d: 1\r\n\r\n" % number for number in range(5000)])
     others = itertools.cycle([start + b"Referer: /%d\r\n\r\n" % number for number in range(5000)])
+    elsewhere = itertools.cycle([b"GET /%d" % number + start[4:] + b"\r\n" for number in range(5000)])
     same = itertools.repeat(start + b"\r\n")
-    yield compare("a browser's section known as a whole", request(unheard), request(same), 2000)
+    yield compare("a browser's request known as a whole", request(unheard), request(same), 2000)
+    yield compare("the same: its header section known as a whole", request(unheard), request(elsewhere), 2000)
     yield compare("the same: known but for a Referer", request(unheard), request(others), 2000)
 
     def response(blocks: Iterator[bytes]) -> Callable[[], bytes]:
