@@ -66,7 +66,8 @@ class AppSearch(BackendSearch):
         app, record, pools = route.app, self.record, self._env.pools
         record.app = app.name
         record.route = route
-        pool = pools.get(app.name)
+        find = pools.get
+        pool = find(app.name)
         if pool is not None and pool.app is app and pool.takes_any_request:
             # As most do, and nothing has changed since the last request (0.4 µs less).
             self._pool = pool

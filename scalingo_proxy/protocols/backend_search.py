@@ -160,7 +160,7 @@ class BackendSearch(BackendAttempts):
         self._note_waited(seconds)
 
     def _leased(self, lease: Lease) -> None:
-        env, record, pool, member = self._env, self.record, lease.pool, lease.member
+        record, pool, member = self.record, lease.pool, lease.member
         # What _note_lease does, spelled out: 0.2 µs less for each request.
         self._lease = lease
         record.backend = member.backend.address
@@ -170,14 +170,14 @@ class BackendSearch(BackendAttempts):
             self._note_crowd(pool, member)
         now, upload = record.started_at, self._upload
         if self._detour is not NO_DETOUR:
-            now = env.seconds()
+            now = self._env.seconds()
             if self._is_repeated():
                 self._connect()
                 return
         # A request that cannot be sent twice must not meet a connection that
         # the backend has closed already.
         must_be_alive = not ((upload is None or upload.is_complete) and self._head.method in IDEMPOTENT)
-        backend = env.connections.take_idle(member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
+        backend = self._env.connections.take_idle(member, self, must_be_alive, self._preface)  # type: ignore[arg-type]
         if backend is not None:
             record.reused = True
             self._send(backend, now)

@@ -354,6 +354,10 @@ class ExchangeEnding(AppSearch):
         self.phase = _OVER
         record = self.record
         record.finished_at = now
+        downstream = self._downstream
         self._timed.deadline = NEVER
-        self._env.finished(record)
-        self._downstream.exchange_over()
+        try:  # Environment.finished, spelled out (0.1 µs less)
+            self._env.observer.exchange_finished(record)
+        except Exception:
+            self._env.observer_failed(record)
+        downstream.exchange_over()
