@@ -36,10 +36,9 @@ class ExchangeRequest(ExchangeEnding):
         # All is in order before the first byte goes out: an answer may come inside the call.
         if upload is None:
             # Nothing but a head, as most are.
-            timed, pool = self._timed, self._pool
-            assert pool is not None
+            timed = self._timed
             self.phase = _WAITING
-            timed.deadline = at = now + pool.timeouts.first_byte
+            timed.deadline = at = now + self._pool.timeouts.first_byte  # type: ignore[union-attr]
             if at < timed.covered_from:
                 self._env.deadlines.look_sooner(timed)
             backend.send_request(head, words)

@@ -158,21 +158,15 @@ class HTTPBackend(HTTPRequester):
             if whole is None:
                 return
             block, rest = whole
-        if len(block) > MAX_RESPONSE_HEAD_BYTES:
-            self._refuse(BadResponse(_TOO_LARGE))
-            return
         try:
             response = parse_response_head(block, self._method)
         except ProxyError as error:
             self._refuse(error)
             return
-        if response.status < 200:
-            self._receive_informational(exchange, response, rest)
-            return
         framing, cycle = response.framing, self._cycle
         if (
             framing.length == len(rest)
-            and (framing.kind is _LENGTH or framing.kind is _NONE)
+            and (framing.kind is _LENGTH or (framing.kind is _NONE and response.status >= 200))
             and cycle.request is _DONE
             and response.keep_alive
             and not self._writing_paused
@@ -186,6 +180,8 @@ class HTTPBackend(HTTPRequester):
             now = seconds()
             connections.give_back(self, now)
             exchange.response_whole(response, rest, [], now)
+        elif response.status < 200:
+            self._receive_informational(exchange, response, rest)
         else:
             self._response = response
             self._begin_response(exchange, response, rest)
