@@ -161,7 +161,7 @@ class BackendSearch(BackendAttempts):
 
     def _leased(self, lease: Lease) -> None:
         record, pool, member = self.record, lease.pool, lease.member
-        # What _note_lease does, spelled out: 0.2 µs less for each request.
+        # What _note_lease does, spelled out (0.1 µs less).
         self._lease = lease
         record.backend = member.backend.address
         record.lineup = pool.lineup

@@ -200,12 +200,7 @@ class Environment:
         try:
             self.observer.exchange_finished(record)
         except Exception:
-            self.observer_failed(record)
-
-    @staticmethod
-    def observer_failed(record: Record) -> None:
-        """Log what the observer raised when it was told of *record*, while that is handled."""
-        _log.failure("the observer failed on request {request_id}", request_id=record.request_id)
+            _log.failure("the observer failed on request {request_id}", request_id=record.request_id)
 
     def connection_opened(self, listener: str, kind: str) -> None:
         """Tell the observer of a client connection."""

@@ -75,7 +75,7 @@ class ExchangeEnding(AppSearch):
         identity: ClientIdentity,
         record: Record,
     ) -> None:
-        # What BackendSearch.__init__ does, spelled out: 0.2 µs less for each request.
+        # What BackendSearch.__init__ does, spelled out; with an Upload and a Detour apart, 0.3 µs less.
         self._env = env
         self._timed: Timed = downstream  # type: ignore[assignment]
         self.record = record
@@ -354,10 +354,6 @@ class ExchangeEnding(AppSearch):
         self.phase = _OVER
         record = self.record
         record.finished_at = now
-        downstream = self._downstream
         self._timed.deadline = NEVER
-        try:  # Environment.finished, spelled out (0.1 µs less)
-            self._env.observer.exchange_finished(record)
-        except Exception:
-            self._env.observer_failed(record)
-        downstream.exchange_over()
+        self._env.finished(record)
+        self._downstream.exchange_over()

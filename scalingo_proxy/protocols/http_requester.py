@@ -80,7 +80,7 @@ class HTTPRequester(Protocol, Timed):
             self._chunked_request = framing.kind is _CHUNKED
             cycle.on_request(_HEAD)
         elif cycle.request is _IDLE:
-            cycle.request = _DONE  # where WHOLE leads, without asking the table (0.2 µs less)
+            cycle.request = _DONE  # where WHOLE leads, without asking the table (0.1 µs less)
         else:
             cycle.on_request(_WHOLE)
         self.transport.write(words)

@@ -74,7 +74,7 @@ class _Rotation:
     left, with the next one that stayed.
 
     :ivar steps: whose turn each is, and which turn follows: looked up, not worked out, for each
-        request (0.2 µs less).
+        request (0.1 µs less).
     """
 
     __slots__ = ("_random", "members", "steps", "turn")
