@@ -116,6 +116,13 @@ def pure() -> Iterator[str]:
         lambda: write_lines(records),
         1000,
     )
+    answer = b"HTTP/1.1 200 OK\r\n" + section + b"\r\n" + b"x" * 500
+    yield compare(
+        "an answer's head told from its body in one call",
+        lambda: ((end := answer.find(b"\r\n\r\n") + 4), answer[:end], answer[end:]),
+        lambda: answer.partition(b"\r\n\r\n"),
+        20_000,
+    )
     yield from heads(section)
 
 
