@@ -138,15 +138,14 @@ def _with_tunnel(under_way: _UnderWay) -> Record:
 
 def _are_short(records: Sequence[Record]) -> bool:
     """Whether it is certain at a glance that no record has longer texts than are kept."""
-    return not [
-        record
-        for record in records
-        if len(record.path) > _MAX_TEXT // 2
-        or len(record.host) > _MAX_TEXT // 4
-        or len(record.method) > _MAX_TEXT // 4
-        or record.user_agent
-        or record.referer
-    ]
+    for record in records:
+        if (
+            len(record.path) + len(record.host) + len(record.method) > _MAX_TEXT
+            or record.user_agent
+            or record.referer
+        ):
+            return False
+    return True
 
 
 def _shortened(record: Record) -> Record:

@@ -9,7 +9,7 @@ one, as ever.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
 from scalingo_proxy.model import Record
@@ -36,27 +36,44 @@ class Tally:
     :ivar second: that in which they finished, on the clock of the records.
     :ivar status_class: the first digit of the status: 2, 3 or 4.
     :ivar durations: of each, in seconds.
-    :ivar buckets: of each duration (:func:`buckets_within`).
-    :ivar spread: how many durations are in each bucket, of those that have any.
+    :ivar spread: how many durations are in each bucket (:func:`buckets_within`), of those that have any.
     :ivar app: that all of them are for; ``None`` where it is several.
     """
 
-    __slots__ = ("app", "buckets", "durations", "listener", "records", "second", "spread", "status_class")
+    __slots__ = ("_buckets", "app", "durations", "listener", "records", "second", "spread", "status_class")
 
     def __init__(self, listener: str, status_class: int, second: int, records: list[Record]) -> None:
         self.listener = listener
         self.status_class = status_class
         self.second = second
         self.records = records
+        self._buckets: Sequence[int] = ()
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """The bucket of each duration."""
+        if not self._buckets:
+            self._buckets = [bisect_left(_BOUNDS, seconds) for seconds in self.durations]
+        return self._buckets
 
     def complete(self) -> None:
         """Work out what there is to know of the records."""
         records = self.records
         self.durations = [record.finished_at - record.started_at for record in records]  # type: ignore[operator]
-        self.buckets = buckets = [bisect_left(_BOUNDS, seconds) for seconds in self.durations]
-        self.spread = [(bucket, buckets.count(bucket)) for bucket in set(buckets)]
+        self.spread = _spread(self.durations)
         apps = {record.app for record in records}
         self.app = apps.pop() if len(apps) == 1 else None
+
+
+def _spread(durations: Sequence[float]) -> Sequence[tuple[int, int]]:
+    rising = sorted(durations)  # so that it is a bucket that is looked for, and not each duration's
+    spread, start, end = [], 0, len(rising)
+    while start < end:
+        bucket = bisect_left(_BOUNDS, rising[start])
+        next_start = bisect_right(rising, _BOUNDS[bucket], start) if bucket < len(_BOUNDS) else end
+        spread.append((bucket, next_start - start))
+        start = next_start
+    return spread
 
 
 def tallied(records: Sequence[Record]) -> tuple[Iterable[Tally], Sequence[Record]]:

@@ -122,9 +122,7 @@ class Traffic:
     :param open_connections: tells how many clients are connected, if somebody counts them already.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], open_connections: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], open_connections: Callable[[], int] | None = None) -> None:
         self._clock = clock
         self.is_for_exchanges_alone = open_connections is not None
         self._connections = 0
