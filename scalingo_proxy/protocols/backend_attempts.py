@@ -27,9 +27,8 @@ __all__ = ["BackendAttempts"]
 #: it waits for a route or in the queue does not count.
 _SEARCH_BUDGET = MAX_BACKENDS
 
-
-def _under_way() -> None:
-    """Stands for what abandons an attempt, until the attempt has been begun."""
+#: So many seconds of a search may just as well have been a wait.
+_NO_WAIT = 0.005
 
 
 # Named once: an Enum's member costs 0.13 µs each time it is asked for (Python 3.11).
@@ -40,9 +39,11 @@ class BackendAttempts(SearchNotes):
     """The attempts of one search; a base class for the reason its successor gives.
 
     :ivar phase: what the search waits for now.
+    :ivar _connecting_since: when the last attempt was begun; not there before the first.
     """
 
     __slots__ = (
+        "_connecting_since",
         "_detour",
         "_pool",
         "_preface",
@@ -53,6 +54,7 @@ class BackendAttempts(SearchNotes):
     phase: Phase
     _timed: Timed
     _pool: Pool | None
+    _connecting_since: float
     _detour: Detour
     _preface: bytes
 
@@ -81,7 +83,9 @@ class BackendAttempts(SearchNotes):
 
     def leave_out_wait(self) -> None:
         """What was waited for until now, of the client or the resolver, is no part of the search."""
-        self._leave_the_way().waited = self._env.seconds() - self.record.started_at
+        waited = self._env.seconds() - self.record.started_at
+        if waited > _NO_WAIT:
+            self._leave_the_way().waited = waited
 
     @property
     def _timeouts(self) -> Timeouts:
@@ -96,17 +100,15 @@ class BackendAttempts(SearchNotes):
         env, pool, lease = self._env, self._pool, self._lease
         assert pool is not None and lease is not None
         self.phase = _CONNECTING
-        detour = self._leave_the_way()
-        detour.connecting_since = now = env.seconds()
+        self._connecting_since = now = env.seconds()
         self._timed.deadline = NEVER  # the attempt has its own
-        # An attempt that ends before this returns may have begun the next one.
-        detour.abandon_connect = _under_way
         seconds = pool.timeouts.connect
-        left = seconds * _SEARCH_BUDGET - (now - self.record.started_at - detour.waited)
+        left = seconds * _SEARCH_BUDGET - (now - self.record.started_at - self._detour.waited)
         abandon = self._open_connection(lease.member, min(seconds, left))
-        if detour.abandon_connect is _under_way:
-            detour.abandon_connect = abandon
-            # Not before: who is connected at once need not be known to be connecting (1 µs less).
+        # An attempt that ends before this returns may have begun the next one, with another lease.
+        if self.phase is _CONNECTING and self._lease is lease:
+            # Not before: who is connected at once need not be known to be connecting (2 µs less).
+            self._leave_the_way().abandon_connect = abandon
             env.connecting.setdefault(lease.member, {})[self] = None
 
     def _open_connection(self, member: Member, seconds: float) -> Callable[[], None]:
@@ -140,7 +142,7 @@ class BackendAttempts(SearchNotes):
         if isinstance(error, QueueTimeout):
             self.fail(error)  # it never came to asking the backend, which is not to blame
             return
-        detour = self._detour
+        detour = self._leave_the_way()
         detour.last_error = error if isinstance(error, ConnectFailed) else ConnectFailed()
         detour.retried_for = "connect-failed"
         try:
@@ -153,12 +155,13 @@ class BackendAttempts(SearchNotes):
     def _attempt_over(self, now: float) -> Callable[[], None] | None:
         """The attempt to connect has ended, or shall: give what abandons it."""
         lease, detour = self._lease, self._detour
-        abandon, detour.abandon_connect = detour.abandon_connect, None
-        self.record.connect_seconds += now - detour.connecting_since
-        if lease is not None and abandon is not _under_way:
+        abandon = detour.abandon_connect
+        self.record.connect_seconds += now - self._connecting_since
+        if abandon is not None:
+            detour.abandon_connect = None
             by_member = self._env.connecting
-            connecting = by_member.get(lease.member)
-            if connecting is not None:
+            connecting = by_member.get(lease.member) if lease is not None else None
+            if lease is not None and connecting is not None:
                 connecting.pop(self, None)
                 if not connecting:
                     del by_member[lease.member]

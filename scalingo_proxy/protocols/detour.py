@@ -27,7 +27,6 @@ class Detour:
     :ivar queued_since: when that wait began.
     :ivar waited: seconds that it was not the search's doing that it took, all together.
     :ivar abandon_connect: ends the attempt to connect that is under way.
-    :ivar connecting_since: when that was begun.
     :ivar tried: the members that are not asked again.
     :ivar spared: who was tried over a kept connection that had closed, and is not known to fail.
     :ivar retried_for: why a further backend is asked, as metrics call it; "" before.
@@ -36,7 +35,6 @@ class Detour:
 
     __slots__ = (
         "abandon_connect",
-        "connecting_since",
         "last_error",
         "queued_since",
         "resolving",
@@ -53,7 +51,6 @@ class Detour:
         self.queued_since = 0.0
         self.waited = 0.0
         self.abandon_connect: Callable[[], None] | None = None
-        self.connecting_since = 0.0
         self.tried: tuple[Member, ...] = ()
         self.spared: Member | None = None
         self.retried_for = ""
