@@ -176,7 +176,8 @@ class Passthrough(PassthroughEnding):
             self._relay.client.connection_lost()
         else:
             self.client_left()
-        self._leave()
+        if self._over is not None:
+            self._leave()
 
     def pauseProducing(self) -> None:
         if self._relay is not None:

@@ -97,10 +97,10 @@ class PassthroughEnding(BackendSearch):
 
     def _alive(self) -> None:
         """Bytes moved.  Until the backend's first, only that is waited for."""
-        relay, env, record = self._relay, self._env, self.record
+        relay = self._relay
         if relay is None or self.phase is not _TUNNEL or not relay.backend.received:
             return
-        timed, pool = self._timed, self._pool
+        env, record, timed, pool = self._env, self.record, self._timed, self._pool
         assert pool is not None
         now = env.seconds()
         if record.first_byte_at is None:
@@ -226,8 +226,8 @@ class PassthroughEnding(BackendSearch):
     def _tell(self) -> None:
         env, record, relay = self._env, self.record, self._relay
         if relay is not None:
-            record.bytes_in += relay.client.received
-            record.sent_bytes = relay.client.received
+            record.sent_bytes = sent = relay.client.received
+            record.bytes_in += sent
             record.bytes_out += relay.backend.received
         record.finished_at = env.seconds()
         self._timed.deadline = NEVER

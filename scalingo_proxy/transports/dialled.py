@@ -275,6 +275,12 @@ class _DialledClient(EagerClient):
         else:
             super().connectionLost(reason)
 
+    def _closeSocket(self, orderly: bool) -> None:
+        if self._is_made:
+            Eager._closeSocket(self, orderly)  # super() is an object more (0.1 µs less)
+        else:
+            super()._closeSocket(orderly)
+
     def logPrefix(self) -> str:
         return f"{type(getattr(self, 'protocol', None)).__name__},client"
 
