@@ -96,16 +96,27 @@ class Record:
         "wall_time",
     )
 
-    def __init__(self, started_at: float, wall_time: float, client: str, listener: str) -> None:
+    def __init__(
+        self,
+        started_at: float,
+        wall_time: float,
+        client: str,
+        listener: str,
+        method: str = "-",
+        host: str = "-",
+        path: str = "-",
+        protocol: str = "-",
+        request_id: str = "-",
+    ) -> None:
         self.started_at = started_at
         self.wall_time = wall_time
         self.client = client
         self.listener = listener
-        self.method = "-"
-        self.host = "-"
-        self.path = "-"
-        self.protocol = "-"
-        self.request_id = "-"
+        self.method = method
+        self.host = host
+        self.path = path
+        self.protocol = protocol
+        self.request_id = request_id
         self.app = ""
         self.backend = ""
         self.status = 0

@@ -157,14 +157,17 @@ class HTTPRequests(HTTPUploads):
             self._expect_body(head)
         # Named, so that CPython looks for no method of these names.
         seconds, wall_clock, new_id = env.seconds, env.wall_clock, env.request_ids
-        record = Record(seconds(), wall_clock(), identity.peer, factory.listener)
-        record.method = head.method_text
-        record.host = head.host
-        record.path = head.target_text
-        record.protocol = "http/1.1" if head.version else "http/1.0"
-        if identity.trusted:
-            record.client = identity.client_address(head)
-        record.request_id = head.told_id or new_id()
+        record = Record(
+            seconds(),
+            wall_clock(),
+            identity.client_address(head) if identity.trusted else identity.peer,
+            factory.listener,
+            head.method_text,
+            head.host,
+            head.target_text,
+            "http/1.1" if head.version else "http/1.0",
+            head.told_id or new_id(),
+        )
         if factory.notes_agents:
             factory.note_fields(record, head)
         self._exchange = exchange = Exchange(env, self, head, identity, record)

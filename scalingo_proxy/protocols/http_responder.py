@@ -83,17 +83,16 @@ class HTTPResponder(Protocol, Timed):
         """Relay a response that is complete already, in one write."""
         request, cycle, kind = self._head, self._cycle, head.framing.kind
         assert request is not None
-        if (
-            (kind is _LENGTH or kind is _NONE)
-            and request.keep_alive
-            and request.version
-            and cycle.request is _DONE
-            and cycle.response is _IDLE
-            and not self._factory.is_draining
-        ):
-            # Nearly all are such: what is done below, and by exchange_over, comes to this (2 µs less).
-            self.transport.write((head.words or response_head_for_client(head, 1, True)) + payload)
-            cycle.request = _IDLE  # both sides are where WHOLE and NEXT lead
+        if (kind is _LENGTH or kind is _NONE) and cycle.request is _DONE and cycle.response is _IDLE:
+            # Nearly all are such: what is done below, and by exchange_over, comes to this (3 µs less).
+            is_draining = self._factory.is_draining
+            if request.keep_alive and request.version and not is_draining:
+                self.transport.write((head.words or response_head_for_client(head, 1, True)) + payload)
+                cycle.request = _IDLE  # both sides are where WHOLE and NEXT lead
+                return
+            stays = request.keep_alive and not is_draining
+            self.transport.write(response_head_for_client(head, request.version, stays) + payload)
+            cycle.keep_alive, cycle.response = stays, _DONE
             return
         words = self._response_head(head)
         cycle.on_response(Event.WHOLE)

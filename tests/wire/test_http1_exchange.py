@@ -66,6 +66,11 @@ class CycleTests(SynchronousTestCase):
         self.assertFalse(made.next())
         self.assertEqual((made.request, made.response), (Side.MUST_CLOSE, Side.MUST_CLOSE))
 
+    def test_written_out(self) -> None:
+        """What is written out for two whole messages is what the table says."""
+        self.assertIs(TRANSITIONS[Side.DONE][Event.NEXT], Side.IDLE)
+        self.assertIs(TRANSITIONS[Side.DONE][Event.LAST], Side.MUST_CLOSE)
+
     def test_early_response(self) -> None:
         """A response that ended before its request leaves a connection that carries no other."""
         made = cycle([Event.HEAD], [Event.HEAD, Event.END])
