@@ -80,7 +80,7 @@ def format_logfmt(record: Record, query: bool = True) -> str:
     return (
         f"at={'info' if code == '-' else 'error'} method={method} host={host} path={path}"
         f" request_id={request_id} from={client} app={app} backend={backend}"
-        f" status={record.status} code={code} bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
+        f" status={record.status} code={code} bytes_in={record.bytes_in or '0'} bytes_out={record.bytes_out}"
         f" queue={'%.1fms' % (queue * 1000) if queue else '0.0ms'}"
         f" connect={'%.1fms' % (connect * 1000) if connect else '0.0ms'}"
         f" first_byte={first_byte} duration={duration} protocol={protocol} tls={tls}"
@@ -88,7 +88,7 @@ def format_logfmt(record: Record, query: bool = True) -> str:
 
 
 class _Pieces(dict[Any, str]):
-    """Pieces of lines by the value that they tell, each made when it is first asked for.
+    """Pieces of lines by the value that they tell.
 
     :param form: the piece, with ``%s`` for the value.
     """
@@ -99,19 +99,23 @@ class _Pieces(dict[Any, str]):
         self._form = form
 
     def __missing__(self, value: object) -> str:
-        piece = self._form % _logfmt_value(str(value) or "-")
-        if len(self) >= _MOST_PIECES:
-            self.clear()
-        if len(piece) <= _LONGEST_PIECE:
-            self[value] = piece
-        return piece
+        return _remember(self, self._form, value)
+
+
+def _remember(pieces: dict[Any, str], form: str, value: object) -> str:
+    piece = form % _logfmt_value(str(value) or "-")
+    if len(pieces) >= _MOST_PIECES:
+        pieces.clear()
+    if len(piece) <= _LONGEST_PIECE:
+        pieces[value] = piece
+    return piece
 
 
 class LogfmtLines:
-    """Writes many records at once, a line of :func:`format_logfmt` for each (0.9 µs less a line).
+    """Writes many records at once, a line of :func:`format_logfmt` for each (1.1 µs less a line).
 
-    What few values there are of, is quoted once and remembered with the words around it; the texts that
-    are another's each time are looked at all together.
+    What there are few values of is quoted once, and remembered with the words around it; the texts that
+    each record has its own of are looked at all together.
 
     :param query: whether the query of the path is told.
     """
@@ -124,9 +128,10 @@ class LogfmtLines:
         self._hosts = _Pieces("%s path=")
         self._apps = _Pieces(" app=%s backend=")
         self._backends = _Pieces("%s status=")
-        self._statuses = _Pieces("%s code=- bytes_in=")
-        self._protocols = _Pieces("ms protocol=%s tls=")
-        self._tls = _Pieces("%s")
+        # Plain dictionaries, which CPython asks faster, for what no client and hardly a backend can make up.
+        self._statuses: dict[int, str] = {}
+        self._protocols: dict[str, str] = {}
+        self._tls: dict[str, str] = {}
 
     def __call__(self, records: Sequence[Record]) -> list[str]:
         query = self._query
@@ -153,13 +158,25 @@ class LogfmtLines:
             first_byte = f"{(first - start) * 1000:.1f}"
             # Most answers come whole: both are one moment.
             duration = first_byte if end is first else f"{(end - start) * 1000:.1f}"
-            lines.append(
-                f"{methods[record.method]}{hosts[record.host]}{path} request_id={record.request_id}"
-                f" from={record.client}{apps[record.app]}{backends[record.backend]}{statuses[record.status]}"
-                f"{record.bytes_in} bytes_out={record.bytes_out} queue=0.0ms connect=0.0ms"
-                f" first_byte={first_byte}ms duration={duration}{protocols[record.protocol]}{tls[record.tls]}"
-            )
+            try:
+                line = (
+                    f"{methods[record.method]}{hosts[record.host]}{path} request_id={record.request_id}"
+                    f" from={record.client}{apps[record.app]}{backends[record.backend]}"
+                    f"{statuses[record.status]}{record.bytes_in or '0'} bytes_out={record.bytes_out}"
+                    f" queue=0.0ms connect=0.0ms first_byte={first_byte}ms duration={duration}"
+                    f"{protocols[record.protocol]}{tls[record.tls]}"
+                )
+            except KeyError:
+                self._meet(record)
+                line = format_logfmt(record, query)
+            lines.append(line)
         return lines
+
+    def _meet(self, record: Record) -> None:
+        """Remember of *record* what hardly ever is new."""
+        _remember(self._statuses, "%s code=- bytes_in=", record.status)
+        _remember(self._protocols, "ms protocol=%s tls=", record.protocol)
+        _remember(self._tls, "%s", record.tls)
 
 
 def _are_plain(records: Sequence[Record]) -> bool:

@@ -123,8 +123,10 @@ class LogfmtLinesTests(SynchronousTestCase):
     def test_short_way(self) -> None:
         """Ordinary answers, streamed ones and paths with a query among them, go the short way."""
         records = [ordinary(), ordinary(path="/a?b=c", finished_at=101.0)]
+        write_lines = LogfmtLines()
+        write_lines([ordinary(path="/before")])
         with mock.patch.object(logfmt, "format_logfmt", side_effect=AssertionError):
-            lines = LogfmtLines()(records)
+            lines = write_lines(records)
         self.assertEqual(lines, [plainly(record) for record in records])
 
     def test_bounded(self) -> None:
