@@ -72,7 +72,7 @@ class DrainingFactory(Factory):
         """Whether another client may come in; one that may not is told to the observer."""
         env = self.env
         now = env.seconds()
-        error = self.refusal(self.counted_address(addr), now)
+        error = self.refusal(self._counts_for(getattr(addr, "host", None)), now)
         if error is None:
             return True
         env.connection_opened(self.listener, "refused")
@@ -120,7 +120,7 @@ class DrainingFactory(Factory):
     def frontend_opened(self, frontend: Frontend, kind: str) -> None:
         self._frontends[frontend] = None
         env = self.env
-        env.clients.opened(frontend, self.counted_address(frontend.transport.getPeer()))
+        env.clients.opened(frontend, self._counts_for(getattr(frontend.transport.getPeer(), "host", None)))
         env.connection_opened(self.listener, kind)
 
     def kind_changed(self, before: str, now: str) -> None:

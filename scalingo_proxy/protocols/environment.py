@@ -110,6 +110,14 @@ class Environment:
         #: Whose TLS handshake is next.
         self.handshakes = Handshakes(reactor)
         self.observer = observer
+        #: Tell the observer of a client connection, by listener and kind, and of its end.
+        self.connection_opened: Callable[[str, str], object] = self._tell_opened
+        self.connection_closed: Callable[[str, str], object] = self._tell_closed
+        if getattr(observer, "never_raises", False):
+            self.connection_opened, self.connection_closed = (
+                observer.connection_opened,
+                observer.connection_closed,
+            )
         self.timeouts = timeouts
         self.limits = limits
         #: Who is let in, and how often they may ask.
@@ -202,15 +210,13 @@ class Environment:
         except Exception:
             _log.failure("the observer failed on request {request_id}", request_id=record.request_id)
 
-    def connection_opened(self, listener: str, kind: str) -> None:
-        """Tell the observer of a client connection."""
+    def _tell_opened(self, listener: str, kind: str) -> None:
         try:
             self.observer.connection_opened(listener, kind)
         except Exception:
             _log.failure("the observer failed on a new connection")
 
-    def connection_closed(self, listener: str, kind: str) -> None:
-        """Tell the observer of its end."""
+    def _tell_closed(self, listener: str, kind: str) -> None:
         try:
             self.observer.connection_closed(listener, kind)
         except Exception:

@@ -143,10 +143,13 @@ class HTTPFrontend(HTTPRequests):
         if self._is_put_off:
             self._is_put_off = False
             self._env.turns.forget(self)
+        if self._doing is _CLOSED and self._exchange is None and self._relay_end is None:
+            self._account()  # as it ends after a last answer: there is nothing to tell or to give up
+            return
         try:
             if self._relay_end is not None:
                 self._relay_end.connection_lost()
-            elif self._doing is not _CLOSED or self._exchange is not None:
+            else:
                 self._tell_unread(_CLOSED_EARLY)
                 self._give_up()
         finally:

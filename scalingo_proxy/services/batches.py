@@ -41,6 +41,9 @@ class Batches:
     :param observers: who is told.
     """
 
+    #: Whoever is told by a Broadcast may; it takes care of that.
+    never_raises = True
+
     def __init__(self, reactor: _Reactor, observers: Broadcast) -> None:
         self._reactor = reactor
         self._observers = observers

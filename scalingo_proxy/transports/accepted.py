@@ -45,7 +45,11 @@ class EagerServer(Eager, tcp.Server):
         self.client = client
         self.sessionno = sessionno
         self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
-        reactor.addReader(self)
+        enter = getattr(reactor, "enter", None)
+        if enter is not None:
+            enter(self, sock.fileno())
+        else:
+            reactor.addReader(self)
         self.connected = 1
 
     def getHost(self) -> Any:

@@ -204,12 +204,9 @@ class Eager(tcp.Connection):
         if producer is not None:
             self.producer = None
             producer.stopProducing()
-        reactor: Any = self.reactor
-        if hasattr(reactor, "leave"):
-            reactor.leave(self.fileno())
-        else:
-            self.stopReading()  # type: ignore[no-untyped-call]
-            self.stopWriting()  # type: ignore[no-untyped-call]
+        polled = getattr(self.reactor, "_selectables", None)
+        if polled is None or self.fileno() in polled:
+            self._poll_no_more()
         self._closeSocket(reason is _CLOSED or not isinstance(reason.value, ConnectionAborted))
         protocol = self.protocol
         del self.protocol, self.socket, self.fileno
@@ -228,6 +225,15 @@ class Eager(tcp.Connection):
             self.socket.close()
         except OSError:
             pass
+
+    def _poll_no_more(self) -> None:
+        """Neither for reading nor for writing."""
+        reactor: Any = self.reactor
+        if hasattr(reactor, "leave"):
+            reactor.leave(self.fileno())
+        else:
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.stopWriting()  # type: ignore[no-untyped-call]
 
     def _soon(self, call: Callable[[], None]) -> None:
         """Call it when nobody is in the middle of anything: at the end of a turn, where turns are ours."""

@@ -137,6 +137,12 @@ def _poll_directly(reactor: Any) -> None:
 
         return remove
 
+    def enter(selectable: Eager, descriptor: int) -> None:
+        """Poll one that is new for reading."""
+        register(descriptor, _READABLE)
+        reads.add(descriptor)
+        selectables[descriptor] = selectable
+
     def leave(descriptor: int) -> None:
         """Poll it no more at all, if it is polled."""
         if selectables.pop(descriptor, None) is not None:
@@ -144,7 +150,7 @@ def _poll_directly(reactor: Any) -> None:
             reads.discard(descriptor)
             writes.discard(descriptor)
 
-    reactor.leave = leave
+    reactor.enter, reactor.leave = enter, leave
     reactor.addReader = adder(reads, writes, _READABLE, partial(EPollReactor.addReader, reactor))
     reactor.addWriter = adder(writes, reads, _WRITABLE, partial(EPollReactor.addWriter, reactor))
     reactor.removeReader = remover(reads, writes, _WRITABLE, partial(EPollReactor.removeReader, reactor))
