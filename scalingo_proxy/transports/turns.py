@@ -40,12 +40,34 @@ _Change = Callable[[Any], None]
 _OURS = (Eager, EagerPort)
 
 
-def shorten_turns(reactor: Any) -> None:
-    """Let *reactor* call our transports directly from now on, if it is Twisted's epoll reactor."""
+#: What an object of a reactor has of ours.
+_NAMES = (
+    "addReader",
+    "addWriter",
+    "doIteration",
+    "ends_of_turn",
+    "enter",
+    "leave",
+    "removeReader",
+    "removeWriter",
+)
+
+
+def shorten_turns(reactor: Any) -> Callable[[], None]:
+    """Let *reactor* call our transports directly from now on, if it is Twisted's epoll reactor.
+
+    :return: undoes it.
+    """
     if type(reactor) is EPollReactor and hasattr(reactor, "_poller"):
         reactor.ends_of_turn = []  # type: ignore[attr-defined]
         reactor.doIteration = _turn_of(reactor)  # type: ignore[method-assign]
         _poll_directly(reactor)
+
+    def lengthen_turns() -> None:
+        for name in _NAMES:
+            reactor.__dict__.pop(name, None)
+
+    return lengthen_turns
 
 
 def _turn_of(reactor: Any) -> Callable[[float | None], None]:

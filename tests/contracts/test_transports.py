@@ -145,9 +145,7 @@ class ShortTurns(EagerTCP):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
-        before = reactor.doIteration  # type: ignore[attr-defined]
-        self.addCleanup(setattr, reactor, "doIteration", before)
-        shorten_turns(reactor)
+        self.addCleanup(shorten_turns(reactor))
 
 
 class EagerTCPClient(EagerTCP):

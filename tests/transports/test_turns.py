@@ -190,8 +190,7 @@ class AcceptTests(TestCase):
         """It is delivered in the turn that accepts; who does not want it yet is not given it."""
         if type(installed) is not EPollReactor:
             self.skipTest("there is no epoll here")
-        self.addCleanup(setattr, installed, "doIteration", installed.doIteration)
-        shorten_turns(installed)
+        self.addCleanup(shorten_turns(installed))
         reactor: Any = eager(installed)
         for pauses, expected in ((False, ["made", "read"]), (True, ["made"])):
             events: list[str] = []
@@ -209,8 +208,7 @@ class AcceptTests(TestCase):
 
     async def test_failure_on_what_came(self) -> None:
         """A protocol that fails on it loses its connection, and the port goes on."""
-        self.addCleanup(setattr, installed, "doIteration", installed.doIteration)
-        shorten_turns(installed)
+        self.addCleanup(shorten_turns(installed))
         events: list[str] = []
         factory = Factory()
         factory.noisy = False
