@@ -167,11 +167,10 @@ class BackendSearch(BackendAttempts):
         record.lineup = pool.lineup
         if pool.is_crowded or member.in_flight >= member.limit:
             self._note_crowd(pool, member)
+        record.attempts += 1
         if self._detour is NO_DETOUR:
-            record.attempts = 1
             now = record.started_at  # it still is that moment
         else:
-            record.attempts += 1
             now = self._env.seconds()
             if self._is_repeated():
                 self._connect()
