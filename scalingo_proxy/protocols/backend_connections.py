@@ -125,7 +125,8 @@ class BackendConnections:
 
     def raw_connected(self, backend: RawBackend) -> None:
         """A connection for a tunnel was established."""
-        self.attempts.over(backend)
+        if self.attempts.under_way:  # else it was there at once
+            self.attempts.over(backend)
         self._open_raw += 1
 
     def raw_connection_lost(self) -> None:

@@ -72,6 +72,7 @@ class ConnectionAttempts:
 
     :param connect: makes one.
     :param clock: gives ``seconds()`` and ``callLater()``.
+    :ivar under_way: those, by whom they are for.
     :ivar has_room: whether a descriptor can be spared for a further one.
     """
 
@@ -82,14 +83,14 @@ class ConnectionAttempts:
             connect, "at_once", self._begin_to_connect
         )
         self._clock = clock
-        self._attempts: dict[Protocol, _Attempt] = {}
+        self.under_way: dict[Protocol, _Attempt] = {}
         self._waiting: deque[_Attempt] = deque()
         self._timer: Any = None
         self.has_room: Callable[[], bool] = _always
 
     def __len__(self) -> int:
         """How many are under way, those that wait among them."""
-        return len(self._attempts)
+        return len(self.under_way)
 
     def begin(
         self, backend: Backend, protocol: Protocol, timeout: float, failed: Callable[[Failure], None]
@@ -104,7 +105,7 @@ class ConnectionAttempts:
             if go_on is None:
                 return _nothing
         attempt = _Attempt(self, backend, protocol, self._clock.seconds() + timeout, failed)
-        self._attempts[protocol] = attempt
+        self.under_way[protocol] = attempt
         if go_on is None:
             self.wait(attempt)
         else:
@@ -117,7 +118,7 @@ class ConnectionAttempts:
 
     def over(self, protocol: Protocol) -> bool:
         """The attempt for *protocol* ended, one way or another; whether it was still under way."""
-        return self._attempts.pop(protocol, None) is not None
+        return self.under_way.pop(protocol, None) is not None
 
     def wait(self, attempt: _Attempt) -> None:
         """Begin *attempt* when there is a descriptor for it."""
@@ -127,7 +128,7 @@ class ConnectionAttempts:
 
     def _go_on(self, attempt: _Attempt, go_on: UnderWay, timeout: float) -> None:
         abandon = go_on(timeout, attempt.failed)
-        if attempt.protocol in self._attempts:
+        if attempt.protocol in self.under_way:
             attempt.began(abandon)
 
     def _look(self) -> None:
@@ -137,7 +138,7 @@ class ConnectionAttempts:
         self._waiting = later
         while waiting:
             attempt = waiting.popleft()
-            if attempt.protocol not in self._attempts:
+            if attempt.protocol not in self.under_way:
                 continue  # abandoned
             if attempt.deadline <= now:
                 attempt.expired()

@@ -208,12 +208,13 @@ class TLSFrontend(TLSEnding):
 
         Where the transport allows it, nothing of this stays in the way.
         """
+        transport = self.transport
         self._owner = owner
         self._doing = _HANDED_OVER
-        if len(self._ahead) > _READ_AHEAD_BYTES and not self._has_ended:
-            self.transport.resumeProducing()
-        if getattr(self.transport, "protocol", None) is self:
-            self.transport.protocol = owner
+        if self._ahead and len(self._ahead) > _READ_AHEAD_BYTES and not self._has_ended:
+            transport.resumeProducing()
+        if getattr(transport, "protocol", None) is self:
+            transport.protocol = owner
 
     def _pass_through(self, route: Route) -> None:
         hello, record = self._hello, self._record

@@ -69,7 +69,12 @@ class Passthrough(PassthroughEnding):
         try:
             if (app.access or app.rate_limit) and not self._is_admitted(app):
                 return
-            self._find_backend(pool)
+            lease = pool.lease_at_once()
+            if lease is not None:
+                self._note_lease(lease)
+                self._connect()
+            else:
+                self._find_backend(pool)
         except Exception:
             self.broke()
 
