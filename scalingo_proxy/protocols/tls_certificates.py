@@ -1,26 +1,30 @@
 """Certificates and their keys, read from PEM and judged before a client meets them.
 
-X.509 is known here and nowhere else.  Nothing is read from a disk, no clock is
-asked, and no sentence about a mistake contains a part of a key.
+What is judged is in :mod:`.tls_certificate_checks`.  Nothing is read from a disk,
+no clock is asked, and no sentence about a mistake contains a part of a key.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from scalingo_proxy.errors import CertificateMistake, Mistake
 from scalingo_proxy.model import Certificate
-from scalingo_proxy.routing.domains import normalise_domain
+from scalingo_proxy.protocols.tls_certificate_checks import (
+    Key,
+    chain_mistakes,
+    domains_of,
+    key_mistakes,
+    subject_of,
+)
 from scalingo_proxy.wire.pem import PemMistake, certificate_blocks, private_key_block
 
 __all__ = [
@@ -33,11 +37,6 @@ __all__ = [
 ]
 
 _MAX_CHAIN = 10
-_RSA_BITS = range(2048, 4097)
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_WEAK_HASHES = (hashes.MD5, hashes.SHA1)
-
-_Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 def load_certificate(name: str, chain_pem: bytes, key_pem: bytes, now: float) -> Certificate:
@@ -73,7 +72,7 @@ def read_certificate(
     chain, mistakes = _read_chain(chain_pem)
     key, key_mistakes = _read_key(key_pem)
     mistakes += key_mistakes
-    mistakes += _chain_mistakes(chain, key)
+    mistakes += chain_mistakes(chain, key)
     if mistakes or key is None:
         raise CertificateMistake(mistakes)
     certificate = _certificate(name, chain, _pem_of(chain), _pem_of_key(key))
@@ -100,7 +99,7 @@ def date_mistakes(certificate: Certificate, now: float) -> list[Mistake]:
     """Whether any certificate of the chain has expired, or is not valid yet."""
     mistakes = []
     for number, each in enumerate(x509.load_pem_x509_certificates(certificate.chain), 1):
-        link = "" if number == 1 else f"has a chain whose certificate #{number} ({_subject(each)}) "
+        link = "" if number == 1 else f"has a chain whose certificate #{number} ({subject_of(each)}) "
         if now >= each.not_valid_after_utc.timestamp():
             mistakes.append(f"{link}expired on {each.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
         elif now < each.not_valid_before_utc.timestamp():
@@ -124,7 +123,7 @@ def install(context: SSL.Context, certificate: Certificate) -> bool:
     return isinstance(key, rsa.RSAPrivateKey)
 
 
-def _try_out(context: SSL.Context, chain: Sequence[x509.Certificate], key: _Key) -> None:
+def _try_out(context: SSL.Context, chain: Sequence[x509.Certificate], key: Key) -> None:
     """As :func:`install`, in a context that is used again: each pair takes the place of the one before.
 
     That they belong together is known already.
@@ -159,10 +158,10 @@ def _read_chain(pem: bytes) -> tuple[tuple[x509.Certificate, ...], list[Mistake]
     return (() if mistakes else tuple(chain)), mistakes
 
 
-def _read_key(pem: bytes) -> tuple[_Key | None, list[Mistake]]:
+def _read_key(pem: bytes) -> tuple[Key | None, list[Mistake]]:
     try:
         key = _trusted_key(private_key_block(pem))
-        return key, [Mistake("key", sentence) for sentence in _key_mistakes(key)]
+        return key, [Mistake("key", sentence) for sentence in key_mistakes(key)]
     except PemMistake as error:
         return None, [Mistake("key", str(error))]
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -179,7 +178,7 @@ def _pem_of(chain: Sequence[x509.Certificate]) -> bytes:
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
 
 
-def _pem_of_key(key: _Key) -> bytes:
+def _pem_of_key(key: Key) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -193,160 +192,11 @@ def _certificate(
         name,
         chain_pem,
         key_pem,
-        tuple(_domains(leaf)),
+        tuple(domains_of(leaf)),
         leaf.not_valid_before_utc.timestamp(),
         leaf.not_valid_after_utc.timestamp(),
         leaf.fingerprint(hashes.SHA256()).hex(":").upper(),
     )
-
-
-def _domains(leaf: x509.Certificate) -> Iterator[str]:
-    """Its names in the form of an app's domains; those that no client could ask for are left out."""
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return
-    told = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
-    seen = set()
-    for name in told:
-        try:
-            domain = normalise_domain(name)
-        except ValueError:
-            continue
-        if domain not in seen:
-            seen.add(domain)
-            yield domain
-
-
-# -- judging -------------------------------------------------------------------
-
-
-def _key_mistakes(key: Any) -> Iterator[str]:
-    if isinstance(key, rsa.RSAPrivateKey):
-        if key.key_size < _RSA_BITS.start:
-            yield f"is too weak: RSA with {key.key_size} bits, at least {_RSA_BITS.start} are needed"
-        elif key.key_size not in _RSA_BITS:
-            # One signature takes 20 ms with 8192 bits, while nobody else is served.
-            yield f"is too large: RSA with {key.key_size} bits, at most {_RSA_BITS.stop - 1} are served"
-        elif not _is_consistent(key):
-            yield "is damaged: its numbers do not belong together"
-    elif isinstance(key, ec.EllipticCurvePrivateKey):
-        if not isinstance(key.curve, _CURVES):
-            yield f"is on the curve {key.curve.name}, which clients do not know; use P-256 or P-384"
-    else:
-        yield "is neither RSA nor ECDSA, and browsers know nothing else"
-
-
-def _is_consistent(key: rsa.RSAPrivateKey) -> bool:
-    """Whether the numbers fit each other; whether the primes are primes is not tested."""
-    numbers = key.private_numbers()
-    public, p, q = numbers.public_numbers, numbers.p, numbers.q
-    product = public.e * numbers.d
-    return (
-        p * q == public.n
-        and product % (p - 1) == 1
-        and product % (q - 1) == 1
-        and numbers.dmp1 == numbers.d % (p - 1)
-        and numbers.dmq1 == numbers.d % (q - 1)
-        and numbers.iqmp * q % p == 1
-    )
-
-
-def _chain_mistakes(chain: Sequence[x509.Certificate], key: _Key | None) -> list[Mistake]:
-    if not chain:
-        return []
-    sentences = list(_order_mistakes(chain))
-    mistakes = []
-    if not sentences:  # else the first one may not be the server's own
-        sentences += _leaf_mistakes(chain[0])
-        mistakes += _match_mistakes(chain, key)
-    for number, each in enumerate(chain, 1):
-        algorithm = _hash_of(each)
-        if each.issuer != each.subject and isinstance(algorithm, _WEAK_HASHES):
-            which = "is" if number == 1 else f"has a chain whose certificate #{number} is"
-            sentences.append(f"{which} signed with {algorithm.name.upper()}, which clients refuse")
-    return [Mistake("certificate", sentence) for sentence in sentences] + mistakes
-
-
-def _order_mistakes(chain: Sequence[x509.Certificate]) -> Iterator[str]:
-    broken = _first_broken_link(chain)
-    if broken is None:
-        return
-    if _first_broken_link(chain[::-1]) is None:
-        yield "is upside down: the server's own certificate comes first, then each one's issuer"
-    elif chain[broken] == chain[broken - 1]:
-        yield f"has the same certificate twice, as #{broken} and #{broken + 1} ({_subject(chain[broken])})"
-    else:
-        yield (
-            f"is not in order: #{broken + 1} ({_subject(chain[broken])}) did not issue "
-            f"#{broken} ({_subject(chain[broken - 1])}); "
-            "the server's own certificate comes first, then each one's issuer"
-        )
-
-
-def _first_broken_link(chain: Sequence[x509.Certificate]) -> int | None:
-    """The index of the first certificate that did not issue the one before it."""
-    for index in range(1, len(chain)):
-        try:
-            chain[index - 1].verify_directly_issued_by(chain[index])
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-            return index
-    return None
-
-
-def _match_mistakes(chain: Sequence[x509.Certificate], key: _Key | None) -> list[Mistake]:
-    if key is None:
-        return []
-    wanted = _public_bytes(key.public_key())
-    if wanted == _public_bytes(chain[0].public_key()):
-        return []
-    for number, each in enumerate(chain[1:], 2):
-        if wanted == _public_bytes(each.public_key()):
-            return [Mistake("key", f"belongs to certificate #{number} of the chain, not to the first one")]
-    return [Mistake("key", f"does not belong to the certificate ({_subject(chain[0])})")]
-
-
-def _public_bytes(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return encoded
-
-
-def _leaf_mistakes(leaf: x509.Certificate) -> Iterator[str]:
-    extensions = leaf.extensions
-    if next(_domains(leaf), None) is None:
-        yield "names no domain: it has no subjectAltName that a client could ask for"
-    try:
-        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(purposes):
-            yield "is not made for servers: its extendedKeyUsage lacks serverAuth"
-    except x509.ExtensionNotFound:
-        pass
-    try:
-        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
-            yield "cannot be used: its keyUsage lacks digitalSignature, and handshakes are signed"
-    except x509.ExtensionNotFound:
-        pass
-
-
-def _hash_of(certificate: x509.Certificate) -> Any:
-    try:
-        return certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-
-
-# -- what is told --------------------------------------------------------------
-
-_UNPRINTABLE = re.compile(r"[^ -~]")
-
-
-def _subject(certificate: x509.Certificate) -> str:
-    """What people call it: its common name, or all of its subject."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    text = str(names[0].value) if names else certificate.subject.rfc4514_string()
-    return _UNPRINTABLE.sub("?", text)[:80] or "no name"
 
 
 def _reason(error: SSL.Error) -> str:
