@@ -118,20 +118,24 @@ class DrainingFactory(Factory):
     # -- called by the frontends ---------------------------------------------
 
     def frontend_opened(self, frontend: Frontend, kind: str) -> None:
+        """A client is served by *frontend* now; ``""``: it is counted, because another served it before."""
         self._frontends[frontend] = None
         env = self.env
         env.clients.opened(frontend, self._counts_for(getattr(frontend.transport.getPeer(), "host", None)))
-        env.connection_opened(self.listener, kind)
+        if kind:
+            env.connection_opened(self.listener, kind)
 
     def kind_changed(self, before: str, now: str) -> None:
         self.env.connection_closed(self.listener, before)
         self.env.connection_opened(self.listener, now)
 
     def frontend_closed(self, frontend: Frontend, kind: str) -> None:
+        """It is served no more; ``""``: not by this one."""
         frontends, env = self._frontends, self.env
         frontends.pop(frontend, None)
         env.clients.closed(frontend)
-        env.connection_closed(self.listener, kind)
+        if kind:
+            env.connection_closed(self.listener, kind)
         if not frontends:
             if not self.numPorts:
                 self.env.end(self)

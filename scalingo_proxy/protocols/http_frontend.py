@@ -77,6 +77,12 @@ class HTTPFrontend(HTTPRequests):
         if factory.is_draining:
             self.drain()  # it came in at the last moment
 
+    def take_over(self, transport: Any) -> None:
+        """Go on with a connection that is counted as one of these already."""
+        kind, self._kind = self._kind, ""
+        self.makeConnection(transport)  # type: ignore[no-untyped-call]
+        self._kind = kind
+
     def dataReceived(self, data: bytes) -> None:
         doing = self._doing
         if doing is not _WAITING and self._relay_end is not None:

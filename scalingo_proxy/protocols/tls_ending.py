@@ -21,7 +21,7 @@ from scalingo_proxy.errors import (
     RequestTimeout,
     ResolverUnavailable,
 )
-from scalingo_proxy.model import Record
+from scalingo_proxy.model import Certificate, Record
 from scalingo_proxy.protocols.client_connections import HANDSHAKE_SECONDS
 from scalingo_proxy.protocols.deadlines import Timed
 from scalingo_proxy.protocols.downstream import UnderWay
@@ -47,6 +47,7 @@ class Doing(enum.Enum):
     RESOLVING = "finding the app"
     WAITING = "waiting for its turn"
     HANDED_OVER = "somebody else's"
+    SILENT = "waiting for the first word behind a handshake"
     CLOSED = "closed"
 
 
@@ -70,7 +71,12 @@ class TLSEnding(Protocol, Timed):
     _resolving: Deferred[Any] | None = None
     #: When its handshake began.
     _began_at = 0.0
+    #: What it shakes hands with, and what that came to.
+    _certificate: Certificate
+    _version = ""
     _is_cut = False
+    #: What it is counted as.
+    _kind = "tls"
 
     def __init__(self, factory: TLSProxyFactory) -> None:
         self._factory = factory
@@ -110,10 +116,14 @@ class TLSEnding(Protocol, Timed):
         if not self._is_accounted:
             self._is_accounted = True
             self._env.deadlines.forget(self)
-            self._factory.frontend_closed(self, "tls")
+            self._factory.frontend_closed(self, self._kind)
 
     def begin_handshake(self) -> None:
         """TLS ends here, and it is this client's turn."""
+        raise NotImplementedError
+
+    def begin_http(self) -> Any:
+        """The client says its first word, or may have to leave: what serves it is made."""
         raise NotImplementedError
 
     # -- refusing ------------------------------------------------------------
@@ -169,15 +179,25 @@ class TLSEnding(Protocol, Timed):
             self.refuse(ResolverUnavailable(), Alert.INTERNAL_ERROR)
         elif self._doing is Doing.WAITING:
             self.refuse(QueueTimeout("the TLS handshake had no turn in time"), Alert.INTERNAL_ERROR)
+        elif self._doing is Doing.SILENT:
+            self.leave()  # there is no request to answer
         elif self._owner is not None:
             self._owner.deadline_reached()
         else:
             self.transport.abortConnection()
 
+    def leave(self) -> None:
+        """Close in order a connection on which nothing was asked."""
+        self._doing = Doing.CLOSED
+        self._env.deadlines.clear(self)
+        self._owner.loseConnection()
+
     def idle_since(self) -> float | None:
-        """Since when a hello, a turn, or the rest of a handshake is waited for."""
+        """Since when a hello, a turn, the rest of a handshake, or a first word is waited for."""
         if self._doing is _HELLO or self._doing is Doing.WAITING:
             return self.record.started_at
+        if self._doing is Doing.SILENT:
+            return self.deadline - self._env.timeouts.request_head
         is_handshake = self._doing is _HANDED_OVER and not isinstance(self._owner, Passthrough)
         return self._began_at + HANDSHAKE_SECONDS if is_handshake else None
 
@@ -187,6 +207,9 @@ class TLSEnding(Protocol, Timed):
 
     def give_up(self) -> None:
         """Close, to make room for others."""
+        if self._doing is Doing.SILENT:
+            self.leave()
+            return
         if self._owner is not None:
             self._owner.deadline_reached()  # its handshake has taken too long
             return
@@ -198,7 +221,9 @@ class TLSEnding(Protocol, Timed):
 
     def drain(self) -> None:
         """The proxy stops: who is silent is waited for no longer than who has just come in needs."""
-        if self._doing is _HELLO:
+        if self._doing is Doing.SILENT:
+            self.begin_http()  # which is drained with the others
+        elif self._doing is _HELLO:
             env = self._env
             until = self.record.started_at + QUIET_SECONDS
             if until > env.seconds():

@@ -91,4 +91,5 @@ class TLSProxyFactory(DrainingFactory):
 
         :return: fires when no client is connected any more.
         """
-        return gatherResults([self.http.drain(seconds), super().drain(seconds)])
+        own = super().drain(seconds)  # first: who has not said a word yet goes on to the other
+        return gatherResults([self.http.drain(seconds), own])

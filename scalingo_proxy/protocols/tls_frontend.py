@@ -28,11 +28,14 @@ from scalingo_proxy.errors import (
     UnknownHost,
 )
 from scalingo_proxy.model import Record, Route, RouteQuery
+from scalingo_proxy.protocols.http_frontend import HTTPFrontend
+from scalingo_proxy.protocols.silent_client import SilentClient
 from scalingo_proxy.protocols.tls_ending import Doing, TLSEnding
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
 from scalingo_proxy.protocols.tls_termination import terminate
 from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, ClientHelloReader, PlainHTTP
 from scalingo_proxy.wire.error_answer import ErrorAnswer
+from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.known_hellos import known_hello
 from scalingo_proxy.wire.tls_alert import Alert, HelloRefused
 
@@ -262,17 +265,37 @@ class TLSFrontend(TLSEnding):
         if found is None:
             self.refuse(UnknownHost("no certificate covers this name"), Alert.UNRECOGNIZED_NAME)
             return
-        certificate, context = found
-
-        def build_inner(version: str, alpn: str | None) -> IProtocol:
-            self.closed()  # from here on it counts as HTTP
-            return self._factory.build_http(alpn, self.identity.over_tls(version, certificate.covers))
-
-        def failed(error: ProxyError) -> None:
-            self._account(DrainTimeout() if self._is_cut else error)
-            self.closed()
-
+        self._certificate, context = found
         self._began_at = env.seconds()
         # It has until our own deadline, of which it is told.
-        tls = terminate(env, self.transport, self.received, context, build_inner, on_failed=failed)
+        tls = terminate(env, self.transport, self.received, context, self._shaken, on_failed=self._not_shaken)
         self.hand_over(tls)
+
+    def _not_shaken(self, error: ProxyError) -> None:
+        self._account(DrainTimeout() if self._is_cut else error)
+        self.closed()
+
+    def _shaken(self, version: str, alpn: str | None) -> IProtocol:
+        """The handshake is complete: from here on it counts as HTTP."""
+        factory, env = self._factory, self._env
+        self._version = version
+        if alpn == "h2" or factory.is_draining:
+            self.closed()
+            return factory.build_http(alpn, self._http_identity())
+        factory.kind_changed("tls", "http")
+        self._kind, self._doing = "http", Doing.SILENT
+        env.deadlines.set(self, env.seconds() + env.timeouts.request_head)
+        return SilentClient(self)
+
+    def begin_http(self) -> HTTPFrontend:
+        """The client says its first word, or may have to leave: what serves it is made."""
+        tls, until = self._owner, self.deadline
+        self._kind, self._doing = "", _HANDED_OVER  # it is counted as what it is, and goes on to be
+        self.closed()
+        tls.wrappedProtocol = http = HTTPFrontend(self._factory.http, self._http_identity())
+        http.take_over(tls)
+        self._env.deadlines.set(http, until)
+        return http
+
+    def _http_identity(self) -> ClientIdentity:
+        return self.identity.over_tls(self._version, self._certificate.covers)
