@@ -96,7 +96,9 @@ class Engine:
     def handshake(self) -> bool:
         """Go on with the handshake; whether it is complete."""
         result = _SSL_do_handshake(self._ssl)
-        return result == 1 or self._must_wait(result)
+        if result != 1 and _SSL_get_error(self._ssl, result) != _WANT_READ:
+            exception_from_error_queue(SSL.Error)
+        return bool(result == 1)
 
     def read(self) -> bytes | None:
         """The content of one record.
@@ -119,7 +121,8 @@ class Engine:
         """
         result = _SSL_write(self._ssl, data, len(data))
         if result != len(data):
-            self._must_wait(result)
+            if _SSL_get_error(self._ssl, result) != _WANT_READ:
+                exception_from_error_queue(SSL.Error)
             raise SSL.WantReadError
         size = _BIO_read(self._from_us, _BUFFER, _SPACE)
         if size < _SPACE:
@@ -148,11 +151,6 @@ class Engine:
         if error != _ZERO_RETURN:
             exception_from_error_queue(SSL.Error)
         return b""
-
-    def _must_wait(self, result: int) -> bool:
-        if _SSL_get_error(self._ssl, result) != _WANT_READ:
-            exception_from_error_queue(SSL.Error)
-        return False
 
 
 # -- ALPN ----------------------------------------------------------------------

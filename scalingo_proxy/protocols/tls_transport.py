@@ -139,8 +139,7 @@ class TLSTransport(TLSTransportEnding):
         self._engine.receive(data)
         if not self._is_shaken:
             records = 0
-            self._shake()
-            if not self._is_shaken:
+            if not self._shake():
                 return
         if self._unwritten:
             self._write_again()
@@ -153,20 +152,25 @@ class TLSTransport(TLSTransportEnding):
             or self._unwritten
         )
 
-    def _shake(self) -> None:
-        """Go on with the handshake."""
+    def _shake(self) -> bool:
+        """Go on with the handshake; whether it is complete."""
+        engine = self._engine
         try:
-            self._is_shaken = self._engine.handshake()
+            is_shaken = engine.handshake()
         except SSL.Error:
             self._gave_up()
-            return
-        if not self._is_shaken:
-            self._send()
-            return
+            return False
+        if not is_shaken:
+            data = engine.outgoing()
+            if data:
+                self.transport.write(data)
+            return False
+        self._is_shaken = True
         self._empty_bytes = 0  # a hello may be long
         completed = getattr(self.wrappedProtocol, "handshakeCompleted", None)
         if completed is not None:
             completed()
+        return True
 
     def _read(self, records: int) -> None:
         """Hand in what can be read."""

@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
@@ -25,6 +25,7 @@ from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import server_context
 from scalingo_proxy.protocols.tls_engine import Engine
+from scalingo_proxy.protocols.tls_transport import TLSTransport
 from scalingo_proxy.routing.networks import plain_address
 from scalingo_proxy.services.batches import BATCH_RECORDS
 from scalingo_proxy.services.logfmt import LogfmtLines, format_logfmt
@@ -213,11 +214,56 @@ def conversation(engine: Any, answer: bytes) -> Callable[[], object]:
     return ask
 
 
+class _Inside(Protocol):
+    """Answers each request, on a transport that takes what it gets."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(b"x" * 400)
+
+
+class _Below:
+    """The transport below, which keeps what it is given."""
+
+    written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written = data
+
+
+def requests(context: SSL.Context, *, whole: bool) -> Callable[[], object]:
+    """A client's request through the transport, and its answer; *whole*: as what comes whole and alone."""
+    inside, below, coming, going = _Inside(), _Below(), ssl.MemoryBIO(), ssl.MemoryBIO()
+    transport: Any = TLSTransport(cast(Any, None), context, cast(Any, inside))
+    transport.makeConnection(below)
+    inside.transport = transport
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = trusting.wrap_bio(coming, going)
+    while not client.version() or going.pending or not below.written:
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            transport.dataReceived(going.read())
+            coming.write(below.written)
+            continue
+        transport.dataReceived(going.read())
+
+    def ask() -> None:
+        client.write(b"x" * 500)
+        transport._is_regular = whole
+        transport.dataReceived(going.read())
+
+    return ask
+
+
 def of_tls() -> Iterator[str]:
     chain, key = Authority.create("measured", time.time()).issue(["a.example"], time.time())
     context = server_context(stored_certificate("a", chain, key), (b"http/1.1",))
     without, using = (conversation(each(context), b"x" * 400) for each in (_Layered, Engine))
     yield compare("a record read and one written, its client included", without, using, 2000)
+    in_pieces, whole = (requests(context, whole=whole) for whole in (False, True))
+    yield compare("the same through the transport: whole and alone", in_pieces, whole, 2000)
 
 
 # -- those of the reactor -----------------------------------------------------
