@@ -55,7 +55,7 @@ class DrainingFactory(Factory):
         self.is_draining = False
         self._frontends: dict[Frontend, None] = {}
         #: The address that clients from some host count for.  They come again, and each is asked for twice
-        #: (0.5 µs less).
+        #: (0.2 µs less).
         self._counts_for = lru_cache(maxsize=4096)(self._address_that_counts)
         self._drained: Deferred[None] | None = None
         self._drain_timer: Any = None

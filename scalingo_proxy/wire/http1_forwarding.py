@@ -53,7 +53,7 @@ def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
     return who + lines
 
 
-@lru_cache(maxsize=4096)  # clients come again: 0.1 µs against 1.3
+@lru_cache(maxsize=4096)  # clients come again: 0.2 µs against 0.9
 def _lines_of(peer: str, scheme: str, port: int) -> bytes:
     """What is said of a client whose own words are not believed."""
     return _write(peer, peer, scheme.encode(), b"%d" % port)

@@ -7,9 +7,12 @@ the least of several turns.
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import itertools
+import os
 import re
+import socket
 import ssl
 import sys
 import time
@@ -19,8 +22,10 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import Clock
 
 from scalingo_proxy.model import Limits, Record
+from scalingo_proxy.protocols.deadlines import Deadlines, Timed
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
 from scalingo_proxy.protocols.tls_contexts import server_context
@@ -105,6 +110,7 @@ def pure() -> Iterator[str]:
         RecentDescriptors(lambda: read_descriptors(lambda: 0), time.monotonic),
         2000,
     )
+    yield from of_connections()
     record = Record(100.0, 1e9, "192.0.2.1", "http")
     record.method, record.host, record.path, record.protocol = "GET", "app.example", "/some/path", "http/1.1"
     record.request_id, record.app, record.backend = str(uuid.uuid4()), "app", "10.0.0.1:3000"
@@ -125,6 +131,41 @@ def pure() -> Iterator[str]:
         20_000,
     )
     yield from heads(section)
+
+
+def of_connections() -> Iterator[str]:
+    """What is made for each connection of a client."""
+    near, far = socket.socketpair()
+    family, kind, descriptor = near.family, int(near.type), near.fileno()
+    yield compare(
+        "a socket of the C type alone, made and closed",
+        lambda: socket.socket(family, kind, 0, os.dup(descriptor)).close(),
+        lambda: socket.SocketType(family, kind, 0, os.dup(descriptor)).close(),
+        5000,
+    )
+    near.close()
+    far.close()
+    known = functools.lru_cache(maxsize=4096)(ClientIdentity)
+    yield compare(
+        "a client known by its address",
+        lambda: ClientIdentity("192.0.2.1", "http", 80, None),
+        lambda: known("192.0.2.1", "http", 80, None),
+        5000,
+    )
+    deadlines, timed, moments = Deadlines(Clock()), Timed(), itertools.cycle((5.0, 9.0))
+    deadlines.set(Timed(), 5.0)
+    deadlines.set(Timed(), 9.0)
+
+    def set_and_forget(at: float) -> None:
+        deadlines.set(timed, at)
+        deadlines.forget(timed)
+
+    yield compare(
+        "a deadline put where the one before it is",
+        lambda: set_and_forget(next(moments)),
+        lambda: set_and_forget(5.0 + next(moments) * 0.0),
+        5000,
+    )
 
 
 def heads(section: bytes) -> Iterator[str]:

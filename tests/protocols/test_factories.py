@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -374,6 +374,36 @@ class IdentityTests(WorldTestCase):
 
         identity = factory.identify(Transport())
         self.assertEqual((identity.peer, identity.port, identity.scheme), ("unix:", 0, "http"))
+
+    def test_known_client(self) -> None:
+        """All connections of one client have one identity, but for another port or TLS that ends here."""
+
+        class Transport:
+            def __init__(self, host: str, port: int, local_port: int) -> None:
+                self.getPeer = lambda: IPv4Address("TCP", host, port)
+                self.getHost = lambda: IPv4Address("TCP", "127.0.0.1", local_port)
+
+        factory = HTTPProxyFactory(MemoryResolver(), Clock())
+        first = factory.identify(Transport("192.0.2.1", 1000, 80))
+        self.assertIs(factory.identify(Transport("192.0.2.1", 2000, 80)), first)
+        others = [
+            factory.identify(Transport("192.0.2.2", 1000, 80)),
+            factory.identify(Transport("192.0.2.1", 1000, 81)),
+            factory.identify(Transport("192.0.2.1", 1000, 80), is_tls=True),
+        ]
+        self.assertEqual(
+            [(each.peer, each.port, each.scheme) for each in (first, *others)],
+            [
+                ("192.0.2.1", 80, "http"),
+                ("192.0.2.2", 80, "http"),
+                ("192.0.2.1", 81, "http"),
+                ("192.0.2.1", 80, "https"),
+            ],
+        )
+        covers = {"hello.test"}.__contains__
+        secured = [others[2].over_tls(version, covers) for version in ("TLSv1.2", "TLSv1.3")]
+        self.assertEqual([each.tls for each in secured], ["TLSv1.2", "TLSv1.3"])
+        self.assertEqual((others[2].tls, others[2].covers), ("-", None))
 
     def test_mapped_address(self) -> None:
         """An IPv4 client of an IPv6 listener is an IPv4 client."""

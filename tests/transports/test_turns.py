@@ -161,6 +161,35 @@ class TurnTests(SynchronousTestCase):
             end(usual)
             end(ours)
 
+    def test_enter_and_leave(self) -> None:
+        """What is new is polled for reading; what leaves is polled no more, and may leave twice."""
+        first, second = (Readable(near.fileno()) for near, _ in self.pairs)
+        for each in (first, second):
+            self.reactor.enter(each, each.fileno())
+        self.reactor.doIteration(0)
+        self.assertEqual((first.reads, second.reads), (1, 1))
+        self.reactor.addWriter(first)
+        for _ in range(2):
+            self.reactor.leave(first.fileno())
+        self.reactor.doIteration(0)
+        self.assertEqual((first.reads, second.reads), (1, 2))
+        self.assertEqual(self._polled(self.reactor), [(False, False, None), (True, False, second)])
+        self.reactor.addWriter(first)
+        self.reactor.removeWriter(first)
+        self.reactor.leave(second.fileno())
+        self.assertEqual(self._polled(self.reactor), [(False, False, None)] * 2)
+        self.assertEqual(self.reactor._poller.poll(0), [])
+
+    def test_undone(self) -> None:
+        """A reactor whose turns are its own again has nothing of ours."""
+        reactor = own_reactor()
+        self.addCleanup(end, reactor)
+        before = set(vars(reactor))
+        undo = shorten_turns(reactor)
+        self.assertNotEqual(set(vars(reactor)), before)
+        undo()
+        self.assertEqual(set(vars(reactor)), before)
+
     def _polled(self, reactor: Any) -> list[Any]:
         descriptors = [near.fileno() for near, _ in self.pairs]
         return [
