@@ -11,10 +11,11 @@ from unittest import mock
 
 from twisted.internet.testing import StringTransport
 
-from scalingo_proxy.model import Record
+from scalingo_proxy.model import Limits, Record
 from scalingo_proxy.protocols import http_backend, http_frontend, http_requests, http_responder
 from scalingo_proxy.protocols.http_ending import Doing
 from scalingo_proxy.testing import replies
+from scalingo_proxy.testing.clients import ScriptedClient
 from scalingo_proxy.testing.world import World
 from scalingo_proxy.wire.http1_body import Framing, FramingKind
 from scalingo_proxy.wire.http1_exchange import TRANSITIONS, Event, Side
@@ -94,6 +95,61 @@ class StepsTests(WorldTestCase):
         """What is written out where requests and answers are whole is what the table says."""
         self.assertIs(TRANSITIONS[Side.IDLE][Event.WHOLE], Side.DONE)
         self.assertIs(TRANSITIONS[Side.DONE][Event.NEXT], Side.IDLE)
+
+
+class KnownRequestsTests(WorldTestCase):
+    """A request that came before is held against what holds for all."""
+
+    def known(self) -> tuple[World, ScriptedClient, bytes]:
+        """A client whose requests are known whole by now."""
+        world, request = self.world(), get(b"/some/path")
+        hello(world, replies.fixed(b"hello"))
+        client = world.client()
+        for _ in range(6):
+            client.send(request)
+            world.advance(0.1)
+        self.assertIsNotNone(http_frontend.recent_request(request))
+        return world, client, request
+
+    def test_limits(self) -> None:
+        """Other limits hold from the moment on that there are others."""
+        world, client, request = self.known()
+        world.factory.env.limits = Limits(request_line_bytes=10)
+        client.send(request)
+        world.advance(0.1)
+        self.assertEqual([each.status for each in client.responses], [200] * 6 + [414])
+
+    def test_empty_lines(self) -> None:
+        """One empty line may stand before each, and no second."""
+        world, client, request = self.known()
+        for piece in (b"\r\n", request, b"\r\n", request, b"\r\n", b"\r\n", request):
+            client.send(piece)
+            world.advance(0.1)
+        self.assertEqual([each.status for each in client.responses], [200] * 8 + [400])
+
+    def test_behind_half_a_line(self) -> None:
+        """What came before it counts, even if nothing could be made of that yet."""
+        world, client, request = self.known()
+        for piece in (b"\r", request):
+            client.send(piece)
+            world.advance(0.1)
+        self.assertEqual([each.status for each in client.responses], [200] * 6 + [400])
+
+    def test_in_the_middle(self) -> None:
+        """What looks like a request is none where a body is, or the rest of a head."""
+        world, client, request = self.known()
+        for piece in (
+            get(b"/", b"hello.test", b"Content-Length: %d" % len(request), method=b"POST"),
+            request,
+        ):
+            client.send(piece)
+            world.advance(0.1)
+        client.send(b"GET /other HTTP/1.1\r\nX: ")
+        world.advance(0.1)
+        client.send(request)
+        world.advance(0.1)
+        self.assertEqual([each.status for each in client.responses], [200] * 8)
+        self.assertEqual([each.path for each in world.records[-2:]], ["/", "/other"])
 
 
 class SharedHeadsTests(WorldTestCase):
