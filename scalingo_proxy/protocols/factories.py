@@ -160,9 +160,11 @@ class HTTPProxyFactory(DrainingFactory):
         """
         if not is_tls and (not isinstance(transport, Eager) or transport.TLS):
             is_tls = ISSLTransport.providedBy(transport)
+        # A transport of ours knows its port; on all addresses of a machine, it is asked for the rest (2 µs).
+        port = self._public_port or getattr(transport, "local_port", 0)
         return self._identity_of(
             getattr(transport.getPeer(), "host", None),
-            self._public_port or getattr(transport.getHost(), "port", 0),
+            port or getattr(transport.getHost(), "port", 0),
             "https" if is_tls else "http",
         )
 

@@ -297,6 +297,8 @@ class _ProxyHeaderProtocol(Protocol, Timed):
                 alsoProvides(self, IHalfCloseableProtocol)
         for name, method in addresses.items():
             setattr(transport, name, method)
+        if addresses:
+            transport.local_port = getattr(host, "port", 0)
         if excess:
             deliver_behind(transport, inner, excess, self._env.reactor)
         else:

@@ -20,8 +20,11 @@ class EagerServer(Eager, tcp.Server):
     """The transport of an accepted connection.
 
     :ivar peer_address: Twisted's of the peer, once it is known.
+    :ivar local_port: what the peer connected to, if that is known without a question; else 0.
+        Whoever has :meth:`getHost` tell something else says so here, too.
     """
 
+    local_port = 0
     peer_address: Any = None
     _host: Any = None
 
@@ -99,11 +102,13 @@ class EagerPort(tcp.Port):
 
     :ivar gives_no_delay: whether each comes with TCP_NODELAY, as on Linux, where it is inherited.
     :ivar only_address: what all of them are connected to, where that follows from what it listens on.
+    :ivar only_port: likewise, which on all addresses of a machine is known, too; else 0.
     """
 
     transport = EagerServer
     gives_no_delay = False
     only_address: Any = None
+    only_port = 0
     _accepts = ACCEPTS_A_TURN
 
     @property
@@ -121,8 +126,10 @@ class EagerPort(tcp.Port):
         super().startListening()
         address = self.getHost()  # type: ignore[no-untyped-call]
         # Not of a socket that somebody else has opened: it may be transparent.
-        if is_own and not ip_address(address.host.partition("%")[0]).is_unspecified:
-            self.only_address = address
+        if is_own:
+            self.only_port = address.port
+            if not ip_address(address.host.partition("%")[0]).is_unspecified:
+                self.only_address = address
         if sys.platform == "linux":
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self.gives_no_delay = True
@@ -161,7 +168,7 @@ class EagerPort(tcp.Port):
                 number = self.sessionno
                 self.sessionno = number + 1
                 transport = make(made, protocol, client, self, number, reactor)
-                transport.peer_address = address
+                transport.peer_address, transport.local_port = address, self.only_port
                 protocol.makeConnection(transport)
                 # What it wants is there already, most of the time.
                 if descriptor in reading and transport.connected:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import reactor as installed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides, providedBy
 
 from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.deadlines import GRANULARITY
-from scalingo_proxy.protocols.factories import make_environment
+from scalingo_proxy.protocols.factories import HTTPProxyFactory, make_environment
 from scalingo_proxy.protocols.proxy_header import ProxyHeaderFactory
+from scalingo_proxy.resolvers.memory import MemoryResolver
 from scalingo_proxy.testing import replies
 from scalingo_proxy.testing.transport_recorders import HalfCloseRecorder, Recorder, TransportBinding
 from scalingo_proxy.testing.transports import MemoryTransport
 from scalingo_proxy.testing.world import World, build_http_factory
+from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.wire.proxy_header import ProxyHeader, encode_proxy_v1, encode_proxy_v2
 from tests.contracts import test_transports as bindings
 from tests.corpus.proxy_headers import HERE, read_header
@@ -623,3 +628,33 @@ class BehindHeaderLoopback(_OtherAddresses, bindings.LoopbackTCP):
         await self.until(lambda: far.transport)
         far.transport.write(V1)
         await self.until(lambda: near.transport)
+
+
+class KnownPortTests(TestCase):
+    """Before transports that know what they are connected to."""
+
+    timeout = 30
+
+    async def test_port_of_the_header(self) -> None:
+        """What the header says is believed, not what the transport knows of itself."""
+        made: list[Protocol] = []
+
+        class Inner(Protocol):
+            def connectionMade(self) -> None:
+                made.append(self)
+
+        http = HTTPProxyFactory(MemoryResolver(), Clock())
+        wrapped = Factory.forProtocol(Inner)
+        wrapped.noisy = False
+        for header, expected in ((V1, 443), (b"PROXY UNKNOWN\r\n", 0)):
+            port = eager(installed).listenTCP(0, ProxyHeaderFactory(wrapped, http.env), interface="127.0.0.1")
+            number = port.getHost().port
+            with socket.create_connection(("127.0.0.1", number)) as peer:
+                peer.sendall(header)
+                while not made:
+                    await deferLater(installed, 0.01)
+                transport: Any = made.pop().transport
+                self.assertEqual(http.identify(transport).port, expected or number)
+                transport.abortConnection()
+                await deferLater(installed, 0)
+            await port.stopListening()

@@ -196,6 +196,7 @@ class EagerTests(TestCase):
             self.assertEqual(
                 (transport.getHost().host, transport.getHost().port), (expected, port.getHost().port)
             )
+            self.assertEqual(transport.local_port, 0 if expected == "127.0.0.2" else port.getHost().port)
             self.assertEqual((transport.getPeer().host, transport.getPeer().port), peer.getsockname()[:2])
             # As its constructor makes it, in all respects.
             made = type(transport.getPeer())("TCP", *transport.client)
