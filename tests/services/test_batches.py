@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from scalingo_proxy.interfaces import IObserver
 from scalingo_proxy.model import Record
 from scalingo_proxy.services.access_log import FLUSH_SECONDS, AccessLog
-from scalingo_proxy.services.batches import BATCH_RECORDS, WAIT_SECONDS, Batches
+from scalingo_proxy.services.batches import BATCH_RECORDS, MOST_RECORDS, WAIT_SECONDS, Batches
 from scalingo_proxy.services.broadcast import Broadcast
 from scalingo_proxy.services.explain import Explain
 from scalingo_proxy.services.metrics import Metrics
@@ -66,6 +66,31 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(WAIT_SECONDS)
         self.assertEqual(len(self.observer.told), BATCH_RECORDS + 1)
+
+    def test_idle(self) -> None:
+        """Where idle moments are known, many wait for one, but not too many; nobody asks for two."""
+        asked: list[Callable[[], None]] = []
+        self.clock.when_idle = asked.append  # type: ignore[attr-defined]
+        self.batches = Batches(self.clock, Broadcast(self.observer))
+        told = self.observer.told
+
+        def finish(count: int) -> tuple[int, int]:
+            for _ in range(count):
+                self.batches.exchange_finished(finished())
+            return len(told), len(asked)
+
+        self.assertEqual(finish(BATCH_RECORDS - 1), (0, 0))
+        self.assertEqual(finish(1), (0, 1))
+        asked.pop()()
+        self.assertEqual(len(told), BATCH_RECORDS)
+        told.clear()
+        self.assertEqual(finish(MOST_RECORDS - 1), (0, 1))
+        self.assertEqual(finish(1), (MOST_RECORDS, 1))
+        self.assertEqual(finish(BATCH_RECORDS), (MOST_RECORDS, 1))
+        self.clock.advance(WAIT_SECONDS)
+        asked.pop()()
+        self.assertEqual(len(told), MOST_RECORDS + BATCH_RECORDS)
+        self.assertEqual(finish(BATCH_RECORDS), (MOST_RECORDS + BATCH_RECORDS, 1))
 
     def test_catching_up(self) -> None:
         """Whoever catches up knows all, and what there was is not told again."""

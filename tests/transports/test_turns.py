@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
+from scalingo_proxy.transports import turns
 from scalingo_proxy.transports.connection import Eager
 from scalingo_proxy.transports.eager import EagerClient, EagerServer, eager
 from scalingo_proxy.transports.turns import shorten_turns
@@ -103,6 +105,56 @@ class TurnTests(SynchronousTestCase):
         ends.append(lambda: ends.append(lambda: done.append("done")))
         self.reactor.doIteration(None)
         self.assertEqual(done, ["done"])
+
+    def test_idle(self) -> None:
+        """What waits for an idle moment is done when there are no events, and before a wait for some."""
+        done: list[str] = []
+        readable = Readable(self.pairs[0][0].fileno())
+        self.reactor.addReader(readable)
+
+        def read() -> None:
+            self.pairs[0][0].recv(1)
+            done.append("read")
+
+        def again() -> None:
+            done.append("idle")
+            self.reactor.when_idle(lambda: done.append("idle again"))
+
+        self.reactor.when_idle(again)
+        with mock.patch.object(readable, "doRead", read):
+            for _ in range(3):
+                self.reactor.doIteration(None)
+        self.assertEqual(done, ["read", "idle", "idle again"])
+        self.reactor.removeReader(readable)
+
+    def test_not_idle(self) -> None:
+        """A reactor that has something due looks after that first."""
+        self.reactor.when_idle(lambda: self.fail("it was not idle"))
+        self.reactor.doIteration(0)
+
+    def test_timer(self) -> None:
+        """Whoever waits for a timer is woken up for it."""
+        self.reactor.running = True
+        called: list[str] = []
+        self.reactor.callLater(0.01, called.append, "first")
+        self.reactor.callLater(0.02, called.append, "second")
+        while (wait := self.reactor.timeout()) is not None:
+            self.reactor.doIteration(wait)
+            self.reactor.runUntilCurrent()
+        self.assertEqual(called, ["first", "second"])
+
+    def test_iterate(self) -> None:
+        """A wait that no timer asks for ends, too."""
+        before = time.monotonic()
+        self.reactor.doIteration(0.01)
+        self.assertGreaterEqual(time.monotonic() - before, 0.0099)
+
+    def test_without_alarm(self) -> None:
+        """Where the kernel has no such timers, each wait has its own end."""
+        with mock.patch.object(turns, "Alarm", side_effect=OSError):
+            shorten_turns(self.reactor)
+        self.test_timer()
+        self.test_iterate()
 
     def test_turns_follow_each_other(self) -> None:
         """While no timer is due, and none is new, the reactor is not asked between two turns."""
