@@ -59,6 +59,7 @@ _NAMES = (
     "leave",
     "removeReader",
     "removeWriter",
+    "when_idle",
 )
 
 
