@@ -51,7 +51,7 @@ def main(words: list[str]) -> int:
                 continue
             tell(f"measuring {row.name}")
             try:
-                results.append(measure(row, world, scale, lambda line: tell(f"  left out: {line}")))
+                results.append(measure(row, world, scale, lambda line: tell(f"  {line}")))
             except Missing as missing:
                 tell(f"  left out: {missing}")
     finally:

@@ -11,10 +11,10 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 
+from tests.benchmarks.half_load import half_load
 from tests.benchmarks.loads import Latencies, open_loop
 from tests.benchmarks.open_loop import ARRIVALS
 from tests.benchmarks.peers import HAProxy, Ours
-from tests.benchmarks.rows import half_load
 from tests.benchmarks.world import World
 
 _SHARES = (0.1, 0.5, 0.9, 0.99)

@@ -141,11 +141,13 @@ class Latencies:
     :ivar took: each of them, in seconds, the shortest first; *late* is how
         late each was sent, likewise.
     :ivar core: the share of a core that sending them took.
+    :ivar seconds: how long it lasted.
     """
 
     took: list[float]
     late: list[float]
     core: float
+    seconds: float
 
     def percentile(self, share: float) -> float:
         return _percentile(self.took, share)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-__all__ = ["Cores", "cpu_seconds", "describe", "resident_bytes"]
+__all__ = ["Cores", "busy_seconds", "cpu_seconds", "describe", "resident_bytes"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,6 +55,15 @@ def _own_seconds(pid: int) -> float:
 def cpu_seconds(pid: int) -> float:
     """User and system time of *pid* and everything it has started that still runs."""
     return sum(_own_seconds(each) for each in _tree(pid))
+
+
+def busy_seconds() -> float:
+    """What all cores of the machine have done for anybody, and what a hypervisor has kept from them."""
+    with open("/proc/stat") as file:
+        user, nice, system, _idle, _waiting, *rest = map(int, file.readline().split()[1:])
+    return (
+        user + nice + system + sum(rest[:3])
+    ) / _TICKS  # rest: interrupts, soft ones, stolen; guests are in user
 
 
 def resident_bytes(pid: int) -> int:

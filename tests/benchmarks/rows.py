@@ -14,19 +14,17 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks.loads import Load, clients, h2load, open_loop, wrk
+from tests.benchmarks.half_load import DIRECT, at_half_load
+from tests.benchmarks.loads import Load, clients, h2load, wrk
 from tests.benchmarks.peers import AiohttpProxy, HAProxy, Nginx, NginxStream, Ours, Peer, TwistedWebProxy
 from tests.benchmarks.programs import Missing
 from tests.benchmarks.world import World, host
 
-__all__ = ["ROWS", "Result", "Row", "Scale", "half_load", "measure"]
+__all__ = ["ROWS", "Result", "Row", "Scale", "measure"]
 
 _HTTP_PEERS = (Ours, Nginx, HAProxy, AiohttpProxy, TwistedWebProxy)
 _TLS_PEERS = (Ours, Nginx, HAProxy)
 _TUNNEL_PEERS = (Ours, NginxStream, HAProxy)
-
-# A load that is busier, or later, than this measures itself.
-_BUSY_SHARE, _LATE_SECONDS = 0.6, 0.0001
 
 
 @attrs.frozen
@@ -90,7 +88,7 @@ def _running(world: World, kinds: tuple[Any, ...], tell: Callable[[str], None]) 
             try:
                 peers.append(kind(world))
             except Missing as missing:
-                tell(str(missing))
+                tell(f"left out: {missing}")
         yield peers
     finally:
         for peer in peers:
@@ -170,34 +168,17 @@ def _routes(world: World, scale: Scale, result: Result, tell: Callable[[str], No
             many.end()
 
 
-def half_load(world: World, ours: Peer, seconds: int) -> float:
-    """Half of the requests a second that ours can carry, from what one costs when it is never idle."""
-    load = h2load(world, seconds, ["--plain", "--h1", "-c32"])
-    load(ours)
-    before = ours.cpu_seconds()
-    units = load(ours)
-    return 0.5 * units / (ours.cpu_seconds() - before)
-
-
 def _latency(percentile: float) -> Callable[[World, Scale, Result, Callable[[str], None]], None]:
     """What a proxy adds to the latency at half of the load that ours can carry; clients come at random."""
 
     def run(world: World, scale: Scale, result: Result, tell: Callable[[str], None]) -> None:
         with _running(world, (Ours, HAProxy), tell) as peers:
-            rate, seconds = half_load(world, peers[0], scale.seconds), 2 * scale.seconds
+            came = at_half_load(world, peers, scale.rounds, scale.seconds, tell)
             for peer in peers:
-                open_loop(world, peer.name, peer.http, rate, 0.5, 0)
-            for number in range(scale.rounds):
-                # All get the same moments, the backend without a proxy among them.
-                direct = open_loop(world, "the backend", world.http, rate, seconds, number)
-                late = direct.lateness(0.5)
-                if direct.core > _BUSY_SHARE or late > _LATE_SECONDS:
-                    load = f"{late * 1e6:.0f} µs late, and took {direct.core:.0%} of a core"
-                    tell(f"  the load itself was {load}: do not rely on this round")
-                for peer in peers if number % 2 else peers[::-1]:
-                    took = open_loop(world, peer.name, peer.http, rate, seconds, number)
-                    added = (took.percentile(percentile) - direct.percentile(percentile)) * 1e6
-                    result.costs.setdefault(peer.name, []).append(added)
+                result.costs[peer.name] = [
+                    (took.percentile(percentile) - direct.percentile(percentile)) * 1e6
+                    for took, direct in zip(came[peer.name], came[DIRECT], strict=True)
+                ]
             _compare(result, peers)
 
     return run

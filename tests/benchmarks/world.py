@@ -115,6 +115,10 @@ http {{
         self._programs.append(program)
         return program
 
+    def pids(self) -> list[int]:
+        """The backends."""
+        return [program.pid for program in self._programs]
+
     def end(self) -> None:
         """End the backends and take the files away."""
         for program in self._programs:
