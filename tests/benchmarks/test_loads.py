@@ -52,7 +52,7 @@ class NothingTests(SynchronousTestCase):
 
     def test_open_loop(self) -> None:
         """So seldom that nothing is sent within the time."""
-        told = json.dumps({"took": [], "late": [], "core": 0.0})
+        told = json.dumps({"took": [], "late": [], "core": 0.0, "seconds": 1.0})
         self.patch(loads, "_run", lambda *_: told)
         error = self.assertRaises(RuntimeError, loads.open_loop, self.world, "nginx", 1, 0.1, 1.0, 1)
         self.assertEqual(str(error), "at 0.100 requests a second, none is sent to nginx within 1.0 s")

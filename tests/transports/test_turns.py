@@ -89,6 +89,30 @@ class TurnTests(SynchronousTestCase):
         self.reactor.doIteration(0)
         self.assertEqual((second.reads, newcomer.reads), (0, 1))
 
+    def test_answers_first(self) -> None:
+        """What a backend has sent is read before what clients have sent, which keeps its order."""
+        order: list[str] = []
+
+        class FromClient(EagerServer):
+            def __init__(self, descriptor: int, name: str) -> None:
+                self.fileno = lambda: descriptor
+                self.doRead = lambda: order.append(name)
+
+        third = socket.socketpair()
+        for each in third:
+            self.addCleanup(each.close)
+        third[1].sendall(b"x")
+        first, second = (
+            FromClient(near.fileno(), name) for (near, _), name in zip(self.pairs, "12", strict=True)
+        )
+        backend = Readable(third[0].fileno())
+        for each in (first, second, backend):
+            self.reactor.addReader(each)
+            self.addCleanup(self.reactor.removeReader, each)
+        with mock.patch.object(backend, "doRead", lambda: order.append("backend")):
+            self.reactor.doIteration(0)
+        self.assertEqual(order, ["backend", "1", "2"])
+
     def test_undone(self) -> None:
         """A reactor is as before then, whatever of it was ours."""
         reactor = own_reactor()
