@@ -113,16 +113,6 @@ class TurnTests(SynchronousTestCase):
             self.reactor.doIteration(0)
         self.assertEqual(order, ["backend", "1", "2"])
 
-    def test_undone(self) -> None:
-        """A reactor is as before then, whatever of it was ours."""
-        reactor = own_reactor()
-        self.addCleanup(end, reactor)
-        before = dict(vars(reactor))
-        undo = shorten_turns(reactor)
-        self.assertNotEqual(vars(reactor), before)
-        undo()
-        self.assertEqual(vars(reactor), before)
-
     def test_ends(self) -> None:
         """What is to be done at the end of a turn is, in order and each by itself; more of it waits."""
         done: list[str] = []
