@@ -135,8 +135,7 @@ class LogfmtLines:
 
     def __call__(self, records: Sequence[Record]) -> list[str]:
         query = self._query
-        if not _are_plain(records):
-            return [format_logfmt(record, query) for record in records]
+        are_plain: bool | None = None  # not known while nobody has to know
         methods, hosts, apps, backends = self._methods, self._hosts, self._apps, self._backends
         statuses, protocols, tls = self._statuses, self._protocols, self._tls
         lines = []
@@ -149,6 +148,11 @@ class LogfmtLines:
                 or record.queue_seconds
                 or record.connect_seconds
             ):
+                lines.append(format_logfmt(record, query))
+                continue
+            if are_plain is None:
+                are_plain = _are_plain(records)
+            if not are_plain:
                 lines.append(format_logfmt(record, query))
                 continue
             path = record.path if query else without_query(record.path) or "-"

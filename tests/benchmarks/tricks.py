@@ -24,7 +24,7 @@ from OpenSSL import SSL
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
 
-from scalingo_proxy.model import Limits, Record
+from scalingo_proxy.model import Limits
 from scalingo_proxy.protocols.deadlines import Deadlines, Timed
 from scalingo_proxy.protocols.tls_authority import Authority
 from scalingo_proxy.protocols.tls_certificates import stored_certificate
@@ -32,8 +32,6 @@ from scalingo_proxy.protocols.tls_contexts import server_context
 from scalingo_proxy.protocols.tls_engine import Engine
 from scalingo_proxy.protocols.tls_transport import TLSTransport
 from scalingo_proxy.routing.networks import plain_address
-from scalingo_proxy.services.batches import BATCH_RECORDS
-from scalingo_proxy.services.logfmt import LogfmtLines, format_logfmt
 from scalingo_proxy.transports.descriptors import RecentDescriptors, read_descriptors
 from scalingo_proxy.transports.eager import eager
 from scalingo_proxy.transports.turns import shorten_turns
@@ -55,6 +53,7 @@ from scalingo_proxy.wire.tls_records import RECORD_BYTES
 from tests.benchmarks.clients import hello_to
 from tests.benchmarks.comparing import TURNS, compare, line
 from tests.benchmarks.http2_cost import of_http2
+from tests.benchmarks.records_cost import of_records
 from tests.benchmarks.world import BROWSER_HEADERS
 
 # -- pure ones ----------------------------------------------------------------
@@ -111,18 +110,7 @@ def pure() -> Iterator[str]:
         2000,
     )
     yield from of_connections()
-    record = Record(100.0, 1e9, "192.0.2.1", "http")
-    record.method, record.host, record.path, record.protocol = "GET", "app.example", "/some/path", "http/1.1"
-    record.request_id, record.app, record.backend = str(uuid.uuid4()), "app", "10.0.0.1:3000"
-    record.status, record.bytes_out, record.first_byte_at = 200, 512, 100.0123
-    record.finished_at = record.first_byte_at
-    records, write_lines = [record] * BATCH_RECORDS, LogfmtLines()
-    yield compare(
-        "16 lines of the request log written together",
-        lambda: [format_logfmt(each) for each in records],
-        lambda: write_lines(records),
-        1000,
-    )
+    yield from of_records()
     answer = b"HTTP/1.1 200 OK\r\n" + section + b"\r\n" + b"x" * 500
     yield compare(
         "an answer's head told from its body in one call",
