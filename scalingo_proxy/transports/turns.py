@@ -90,7 +90,7 @@ def _turn_of(reactor: Any) -> Callable[[float | None], None]:
 
     def turn(timeout: float | None) -> None:
         # The reactor's timers are waited for in one of the kernel's, and not with the timeout of each wait,
-        # which would be set up and taken back each time (3 µs less for a request that is alone).
+        # which would be set up and taken back each time (2 µs less for a request that is alone).
         timers = reactor._pendingTimedCalls
         due = timers[0].time if timers else None
         patience = -1.0 if timeout is None else timeout

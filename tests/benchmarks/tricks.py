@@ -12,8 +12,10 @@ import ipaddress
 import itertools
 import os
 import re
+import select
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import uuid
@@ -356,6 +358,27 @@ def conversations(reactor: Any, network: Any, messages: int, times: int, dials: 
     return cost
 
 
+_ECHO = "import os\nwhile data := os.read(0, 100):\n    os.write(1, data)"
+
+
+def of_waits() -> Iterator[str]:
+    near, far = socket.socketpair()
+    with near, subprocess.Popen([sys.executable, "-c", _ECHO], stdin=far, stdout=far):
+        far.close()
+        poller = select.epoll()
+        poller.register(near, select.EPOLLIN)
+
+        def ask(seconds: float) -> None:
+            near.send(b"x")
+            poller.poll(seconds)
+            near.recv(1)
+
+        ask(-1)
+        yield compare("a wait without a timeout", lambda: ask(0.02), lambda: ask(-1), 2000)
+        poller.close()
+        near.shutdown(socket.SHUT_RDWR)
+
+
 def of_the_reactor() -> Iterator[str]:
     from twisted.internet import reactor as installed
 
@@ -382,7 +405,7 @@ def of_the_reactor() -> Iterator[str]:
 
 
 def main() -> None:
-    for lines in (pure(), of_http2(), of_tls(), of_the_reactor()):
+    for lines in (pure(), of_http2(), of_tls(), of_waits(), of_the_reactor()):
         for each in lines:
             sys.stdout.write(f"{each}\n")
             sys.stdout.flush()
