@@ -174,8 +174,13 @@ class Traffic:
                 for bucket, number in tally.spread:
                     counts[_LATENCIES[bucket]] += number
             if tally.app is None:
+                windows, present = self._apps, self._slice
                 for record, bucket in zip(tally.records, tally.buckets, strict=True):
-                    counts = self._counts_of(record.app)
+                    window = windows.get(record.app)
+                    if window is not None and window.number == present:
+                        counts = window.counts
+                    else:
+                        counts = self._counts_of(record.app)
                     counts[kind] += 1
                     counts[_LATENCIES[bucket]] += 1
 
