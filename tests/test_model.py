@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,6 +57,7 @@ class BackendAddressTests(SynchronousTestCase):
             self.assertIn(reason, str(caught.exception), text)
             self.assertIn(repr(text), str(caught.exception))
 
+    @settings(deadline=None)
     @given(
         st.one_of(st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True)),
         st.integers(1, 65535),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -141,6 +141,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual([queue.remove("crowd 1"), queue.remove("crowd 1")], [True, False])
         self.assertEqual([queue.take(), queue.take()], ["crowd 0", "crowd 2"])
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,6 +19,7 @@ class AppIndexTests(SynchronousTestCase):
     def names(self, index: AppIndex, query: str = "") -> list[str]:
         return [app.name for app in index.page(query, 1, 1000).apps]
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(NAMES, st.booleans(), st.integers(0, 9))))
     def test_is_what_searching_all_apps_would_find(self, changes: list[tuple[str, bool, int]]) -> None:
         """After any changes, for every query."""

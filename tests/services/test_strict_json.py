@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,11 +31,13 @@ class StrictJSONTests(SynchronousTestCase):
     def refused(self, data: bytes) -> str:
         return str(self.assertRaises(ValueError, strict_json, data))
 
+    @settings(deadline=None)
     @given(VALUES)
     def test_reads_what_json_writes(self, value: object) -> None:
         """Every document that json writes without escapes to the side is read as it was."""
         self.assertEqual(value, strict_json(json.dumps(value, ensure_ascii=False).encode("utf-8")))
 
+    @settings(deadline=None)
     @given(st.binary(max_size=60))
     def test_anything_else_is_a_value_error(self, data: bytes) -> None:
         """No bytes make it fail in any other way."""

@@ -127,6 +127,7 @@ class DialTests(TestCase):
 
     async def test_no_descriptor(self) -> None:
         """Without a descriptor the failure says which error it was."""
+        self.host.encode("idna")  # the codec is a file, read when it is first needed
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(self.listening.fileno())
         os.close(lowest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -42,6 +42,7 @@ class AuthoritiesTests(SynchronousTestCase):
             self.assertIn(sentence, str(caught.exception))
             self.assertLess(len(str(caught.exception)), 120)
 
+    @settings(deadline=None)
     @given(st.integers(0, len(ONE)), st.text(max_size=3))
     def test_anything(self, place: int, piece: str) -> None:
         """Whatever is done to the text, it is read or refused."""
