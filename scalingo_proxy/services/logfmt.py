@@ -141,13 +141,7 @@ class LogfmtLines:
         lines = []
         for record in records:
             first, end = record.first_byte_at, record.finished_at
-            if (
-                first is None
-                or end is None
-                or record.code != "-"
-                or record.queue_seconds
-                or record.connect_seconds
-            ):
+            if first is None or end is None or record.code != "-" or record.queue_seconds:
                 lines.append(format_logfmt(record, query))
                 continue
             if are_plain is None:
@@ -162,12 +156,14 @@ class LogfmtLines:
             first_byte = f"{(first - start) * 1000:.1f}"
             # Most answers come whole: both are one moment.
             duration = first_byte if end is first else f"{(end - start) * 1000:.1f}"
+            connect = record.connect_seconds
+            connected = f"{connect * 1000:.1f}" if connect else "0.0"
             try:
                 line = (
                     f"{methods[record.method]}{hosts[record.host]}{path} request_id={record.request_id}"
                     f" from={record.client}{apps[record.app]}{backends[record.backend]}"
                     f"{statuses[record.status]}{record.bytes_in or '0'} bytes_out={record.bytes_out}"
-                    f" queue=0.0ms connect=0.0ms first_byte={first_byte}ms duration={duration}"
+                    f" queue=0.0ms connect={connected}ms first_byte={first_byte}ms duration={duration}"
                     f"{protocols[record.protocol]}{tls[record.tls]}"
                 )
             except KeyError:

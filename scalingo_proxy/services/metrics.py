@@ -179,6 +179,10 @@ class Metrics:
             seconds = sum(tally.durations)
             self._duration_sums[tally.listener] += seconds
             self._first_byte_seconds += seconds
+            if tally.connects:
+                for bucket, number in tally.connect_spread:
+                    self._connects[_BUCKETS[bucket]] += number
+                self._connect_seconds += sum(tally.connects)
             if tally.app is None:
                 self._count_by_app(tally)
                 continue

@@ -87,6 +87,7 @@ _ordinary = st.builds(
     client=st.sampled_from(["192.0.2.1", "2001:db8::1", "unix:"]),
     status=st.integers(100, 599),
     bytes_in=st.integers(0, 9),
+    connect_seconds=st.just(0.0) | st.floats(0.0, 100.0),
     finished_at=st.floats(100.0, 200.0),
 )
 
@@ -121,10 +122,17 @@ class LogfmtLinesTests(SynchronousTestCase):
                 self.assertTrue(line.isascii() and line.isprintable(), line)
 
     def test_short_way(self) -> None:
-        """Ordinary answers, streamed ones and paths with a query among them, go the short way."""
-        records = [ordinary(), ordinary(path="/a?b=c", finished_at=101.0)]
+        """Ordinary answers, streamed ones and paths with a query among them, and tunnels go the short way."""
+        records = [
+            ordinary(),
+            ordinary(path="/a?b=c", finished_at=101.0),
+            ordinary(connect_seconds=0.0125),
+            ordinary(
+                method="-", path="-", request_id="-", status=0, finished_at=160.0, connect_seconds=0.001
+            ),
+        ]
         write_lines = LogfmtLines()
-        write_lines([ordinary(path="/before")])
+        write_lines([ordinary(path="/before"), ordinary(status=0)])
         with mock.patch.object(logfmt, "format_logfmt", side_effect=AssertionError):
             lines = write_lines(records)
         self.assertEqual(lines, [plainly(record) for record in records])

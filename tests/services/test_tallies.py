@@ -32,6 +32,15 @@ def an_answer(finished_at: float, seconds: float, **fields: object) -> Record:
     return record
 
 
+def a_tunnel(finished_at: float, seconds: float, opening: float, **fields: object) -> Record:
+    """An ordinary tunnel that was opened after *opening* seconds, with *fields* changed."""
+    record = an_answer(finished_at, seconds, method="-", status=0, connect_seconds=opening / 2)
+    record.first_byte_at = record.started_at + opening
+    for name, value in fields.items():
+        setattr(record, name, value)
+    return record
+
+
 @st.composite
 def _batches(draw: st.DrawFn) -> list[list[Record]]:
     """Records in the order in which they finish; all times are such that sums of them are exact."""
@@ -50,12 +59,19 @@ def _batches(draw: st.DrawFn) -> list[list[Record]]:
                 "bytes_out": draw(st.integers(0, 3)),
             }
             unusual = draw(
-                st.sampled_from(["", "", "", "code", "method", "backend", "connect", "first", "none"])
+                st.sampled_from(
+                    ["", "", "", "tunnel", "code", "method", "backend", "connect", "first", "none"]
+                )
             )
+            if unusual != "none":
+                changes["connect_seconds"] = draw(st.sampled_from([0.0, 0.0, 0.25, 0.0078125, 64.0]))
             if unusual == "code":
                 changes["code"] = "queue-full"
+            elif unusual == "tunnel":
+                changes["status"], changes["method"] = draw(st.sampled_from([(0, "-"), (101, "GET")]))
+                changes["first_byte_at"] = now - seconds / draw(st.sampled_from([1, 2, 8]))
             elif unusual == "connect":
-                changes["connect_seconds"] = 0.25
+                changes["connect_seconds"] = seconds / 4
             elif unusual == "first":
                 changes["first_byte_at"] = now - seconds / 2
             elif unusual == "none":
@@ -149,16 +165,32 @@ class TalliesTests(SynchronousTestCase):
         )
         self.assertEqual(others, [])
 
+    def test_tunnels(self) -> None:
+        """Those with a status and those without are alike, and what counts of both is the opening."""
+        for status in (0, 101):
+            tunnels = [a_tunnel(START, 9.0, 0.5, status=status), a_tunnel(START, 600.0, 0.25, status=status)]
+            (tally,), others = tallied(tunnels)
+            self.assertEqual((tally.status_class, tally.records, others), (status // 100, tunnels, []))
+            self.assertEqual((tally.durations, tally.connects), ([0.5, 0.25], [0.25, 0.125]))
+
+    def test_connects(self) -> None:
+        """Those that connected are told apart within a tally."""
+        (tally,), others = tallied([an_answer(START, 0.5), an_answer(START, 0.5, connect_seconds=0.001)])
+        self.assertEqual((tally.connects, len(tally.connect_spread), others), ([0.001], 1, []))
+
     def test_what_is_not(self) -> None:
         """Whatever is unusual is told by itself, and so is all of a batch across two seconds."""
         unusual = [
             an_answer(START, 0.01, code="queue-full"),
             an_answer(START, 0.01, first_byte_at=START - 0.005),
             an_answer(START, 0.01, first_byte_at=None),
-            an_answer(START, 0.01, connect_seconds=0.001),
             an_answer(START, 0.01, backend=""),
             an_answer(START, 0.01, status=502),
-            an_answer(START, 0.01, status=101),
+            an_answer(START, 0.01, status=99),
+            an_answer(START, 0.01, status=100),
+            a_tunnel(START, 9.0, 0.01, code="backend-unreachable"),
+            a_tunnel(START, 9.0, 0.01, first_byte_at=None),
+            a_tunnel(START, 9.0, 0.01, backend=""),
         ]
         records = [an_answer(START, 0.01), *unusual, an_answer(START, 0.02)]
         (tally,), others = tallied(records)
