@@ -111,7 +111,7 @@ class RequestRewritingTests(SynchronousTestCase):
             self.assertEqual(llhttp_reading(words).whole, [seen(again)], words)
 
     @examples(200)
-    @given(requests(), st.sampled_from([untrusted, trusted]))
+    @given(requests, st.sampled_from([untrusted, trusted]))
     def test_valid(self, data: bytes, identity: ClientIdentity) -> None:
         """Read again, by us, llhttp and h11: the same request, hop-by-hop gone, ours there once."""
         for message in fed(RequestStream(), [data]).messages:
@@ -264,7 +264,7 @@ class ResponseRewritingTests(SynchronousTestCase):
         self.assertEqual([field for field in sent if field[0] not in ours], expected)
 
     @examples(200)
-    @given(responses())
+    @given(responses)
     def test_valid(self, data: bytes) -> None:
         """Read again, by us, llhttp and h11: the same response, hop-by-hop gone."""
         stream = fed(ResponseStream(), [data])

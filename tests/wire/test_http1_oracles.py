@@ -225,7 +225,7 @@ class RequestOracleTests(OracleTestCase):
         self.requests_agree(data)
 
     @examples(150)
-    @given(requests())
+    @given(requests)
     def test_valid_requests(self, data: bytes) -> None:
         """What is valid is accepted, and seen alike."""
         stream = RequestStream()
@@ -255,7 +255,7 @@ class ResponseOracleTests(OracleTestCase):
         self.responses_agree(data, closed=True)
 
     @examples(150)
-    @given(responses())
+    @given(responses)
     def test_valid_responses(self, data: bytes) -> None:
         """What is valid is accepted, and seen alike."""
         stream = ResponseStream()
