@@ -39,6 +39,10 @@ def built(build: Callable[[Random], Built]) -> st.SearchStrategy[Built]:
     return st.integers(0, 2**64 - 1).map(lambda seed: build(Random(seed)))
 
 
+#: Decides everything in a test, by one draw.
+randoms = built(lambda by: by)
+
+
 def _text(by: Random, alphabet: bytes, least: int, most: int) -> bytes:
     return bytes(by.choices(alphabet, k=by.randint(least, most)))
 

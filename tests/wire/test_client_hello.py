@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from scalingo_proxy.wire.client_hello import (
 from scalingo_proxy.wire.tls_alert import Alert
 from tests.corpus.hellos import HERE, Hello, decode, encode, index_of, load_hellos
 from tests.wire.hello_builder import alpn, message, record, records, server_name, vector, versions
-from tests.wire.http1_strategies import examples
+from tests.wire.http1_strategies import built, examples, randoms
 from tests.wire.http1_streams import cuts
 from tests.wire.openssl_server import name_seen_by_openssl, name_seen_by_pyopenssl
 
@@ -228,65 +229,62 @@ class AnswerTests(SynchronousTestCase):
 _ACCEPTED = [case.data for case in HELLOS if case.verdict == "accepted" and len(case.data) < 4000]
 
 
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
+def _damaged(by: Random) -> bytes:
     """A file of the corpus with a few bytes changed, left out, doubled or put in."""
-    data = bytearray(draw(st.sampled_from(HELLOS)).data[:4000])
-    for _ in range(draw(st.integers(1, 4))):
+    data = bytearray(by.choice(HELLOS).data[:4000])
+    for _ in range(by.randint(1, 4)):
         # Most that matters stands in front.
-        at = draw(st.integers(0, min(len(data), draw(st.sampled_from((12, 90, 300, 4000))))))
-        piece = draw(st.one_of(st.sampled_from((b"\0", b"\xff", b"\x01", b"\0\0")), st.binary(max_size=3)))
-        cut = draw(st.integers(0, 3))
-        data[at : at + cut] = piece
+        at = by.randint(0, min(len(data), by.choice((12, 90, 300, 4000))))
+        piece = by.choice((b"\0", b"\xff", b"\x01", b"\0\0", *(by.randbytes(size) for size in range(4))))
+        data[at : at + by.randint(0, 3)] = piece
     return bytes(data)
 
 
-@st.composite
-def altered(draw: st.DrawFn) -> bytes:
+def _altered(by: Random) -> bytes:
     """A good hello with a few bytes of its message changed in place: all lengths around them still fit."""
-    data = bytearray(draw(st.sampled_from(_ACCEPTED)))
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(11, len(data) - 1))
-        data[at] = draw(st.one_of(st.integers(0, 255), st.just((data[at] + 1) % 256), st.just(0)))
+    data = bytearray(by.choice(_ACCEPTED))
+    for _ in range(by.randint(1, 3)):
+        at = by.randint(11, len(data) - 1)
+        data[at] = by.choice((by.randint(0, 255), (data[at] + 1) % 256, 0))
     return bytes(data)
 
 
-@st.composite
-def crooked(draw: st.DrawFn) -> bytes:
+def _crooked(by: Random) -> bytes:
     """A hello whose names are written down in ways that no client would."""
-    name = st.sampled_from((b"app.test", b"other.test", b"OTHER.test.", b"127.0.0.1", b"", b"a\0b", b"*"))
-    length = st.sampled_from((None, None, None, 0, 7, 8, 9, 10, 11, 255))
-    entry = st.builds(
-        lambda kind, raw, lie: bytes([kind]) + vector(raw, 2, lie),
-        st.sampled_from((0, 0, 0, 1)),
-        name,
-        length,
-    )
-    content = st.builds(
-        lambda entries, lie, rest: vector(b"".join(entries), 2, lie) + rest,
-        st.lists(entry, max_size=2),
-        length,
-        st.sampled_from((b"", b"", b"\0")),
-    )
-    kind = st.sampled_from((0, 0, 0, 0x0A0A, 21, 43, 16))
-    return records(message(*draw(st.lists(st.tuples(kind, content), max_size=3)), *NAMED[1:]))
+    lengths = (None, None, None, 0, 7, 8, 9, 10, 11, 255)
+    extensions = []
+    for _ in range(by.randint(0, 3)):
+        entries = b""
+        for _ in range(by.randint(0, 2)):
+            name = by.choice((b"app.test", b"other.test", b"OTHER.test.", b"127.0.0.1", b"", b"a\0b", b"*"))
+            entries += bytes([by.choice((0, 0, 0, 1))]) + vector(name, 2, by.choice(lengths))
+        content = vector(entries, 2, by.choice(lengths)) + by.choice((b"", b"", b"\0"))
+        extensions.append((by.choice((0, 0, 0, 0x0A0A, 21, 43, 16)), content))
+    return records(message(*extensions, *NAMED[1:]))
 
 
-@st.composite
-def honest(draw: st.DrawFn) -> tuple[bytes, str]:
+def _label(by: Random) -> str:
+    while True:
+        label = "".join(by.choices("abcXYZ019_-", k=by.randint(1, 12)))
+        if label.strip("-") == label:
+            return label
+
+
+def _honest(by: Random) -> tuple[bytes, str]:
     """A hello with well-formed parts in any order, in any records, and its name."""
-    label = st.text("abcXYZ019_-", min_size=1, max_size=12).filter(lambda text: text.strip("-") == text)
-    name = ".".join([*draw(st.lists(label, max_size=4)), draw(st.sampled_from(("test", "Example", "co")))])
+    labels = [_label(by) for _ in range(by.randint(0, 4))]
+    name = ".".join([*labels, by.choice(("test", "Example", "co"))])
     parts = [
-        server_name(name.encode() + draw(st.sampled_from((b"", b".")))),
-        versions(*draw(st.sampled_from(((0x0304, 0x0303), (0x0304,), (0x0303,))))),
+        server_name(name.encode() + by.choice((b"", b"."))),
+        versions(*by.choice(((0x0304, 0x0303), (0x0304,), (0x0303,)))),
     ]
-    if draw(st.booleans()):
+    if by.random() < 0.5:
         parts.append(alpn(b"h2", b"http/1.1"))
-    kinds = st.sampled_from((21, 0x1A1A, 0xFE00, 0x7777, 0x5555))
-    unknown = draw(st.dictionaries(kinds, st.binary(max_size=40), max_size=3))
-    whole = message(*draw(st.permutations([*parts, *unknown.items()])))
-    sizes = draw(st.lists(st.integers(1, len(whole)), max_size=6))
+    unknown = by.sample((21, 0x1A1A, 0xFE00, 0x7777, 0x5555), by.randint(0, 3))
+    parts += [(kind, by.randbytes(by.randint(0, 40))) for kind in unknown]
+    by.shuffle(parts)
+    whole = message(*parts)
+    sizes = [by.randint(1, len(whole)) for _ in range(by.randint(0, 6))]
     return records(whole, _within(sizes, len(whole))), name.lower()
 
 
@@ -299,11 +297,14 @@ def _within(sizes: list[int], total: int) -> list[int]:
     return kept
 
 
+_ANY = built(lambda by: by.choice((_damaged, _altered, _crooked))(by))
+
+
 class PropertyTests(SynchronousTestCase):
     """Nothing but hellos and refusals, whatever comes."""
 
     @examples(200)
-    @given(st.one_of(damaged(), altered(), crooked()), st.randoms(use_true_random=False))
+    @given(_ANY, randoms)
     def test_damage(self, data: bytes, randomness: random.Random) -> None:
         """Damaged input is read or refused, in bounds, and in every cut alike."""
         outcomes = set()
@@ -321,14 +322,14 @@ class PropertyTests(SynchronousTestCase):
             self.assertIn(verdict(outcome), {case.verdict for case in HELLOS})
 
     @examples(200)
-    @given(honest())
+    @given(built(_honest))
     def test_honest(self, given_hello: tuple[bytes, str]) -> None:
         """Whatever is put together by the rules is read."""
         data, name = given_hello
         self.assertEqual(accepted(data).server_name, name)
 
     @examples(600)
-    @given(st.one_of(altered(), crooked(), damaged()))
+    @given(_ANY)
     def test_one_name(self, data: bytes) -> None:
         """OpenSSL never finds another name in a hello than we do."""
         _, hello = read([data])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.wire.client_hello import ClientHello, ClientHelloReader, HelloRefused
 from scalingo_proxy.wire.hello_message import whole_hello
 from tests.corpus.hellos import load_hellos
 from tests.wire.hello_builder import alpn, message, record, server_name, versions
-from tests.wire.http1_strategies import examples
+from tests.wire.http1_strategies import examples, randoms
 
 HELLOS = [each for each in load_hellos() if len(each.data) > 60]
 USUAL = [server_name(b"app.test"), versions(0x0304, 0x0303), alpn(b"h2", b"http/1.1")]
@@ -45,26 +46,23 @@ class WholeHelloTests(SynchronousTestCase):
         self.assertGreater(len({each.name for each in HELLOS} - short), 10)
 
     @examples(300)
-    @given(st.sampled_from(HELLOS), st.data())
-    def test_damaged(self, hello: object, draw: st.DataObject) -> None:
+    @given(randoms)
+    def test_damaged(self, by: Random) -> None:
         """Whatever byte is changed, cut out or put in."""
-        data: bytes = hello.data  # type: ignore[attr-defined]
-        at = draw.draw(st.integers(0, len(data) - 1))
-        cut = draw.draw(st.integers(0, 2))
-        self.same(data[:at] + draw.draw(st.binary(max_size=2)) + data[at + cut :])
+        data = by.choice(HELLOS).data
+        at = by.randrange(len(data))
+        self.same(data[:at] + by.randbytes(by.randint(0, 2)) + data[at + by.randint(0, 2) :])
 
     @examples(300)
-    @given(
-        st.lists(
-            st.sampled_from([*USUAL, alpn(), versions(), server_name(b""), server_name(b"127.0.0.1")])
-            | st.tuples(st.integers(0, 60), st.binary(max_size=6)),
-            max_size=8,
-        ),
-        st.binary(max_size=2),
-    )
-    def test_extensions(self, extensions: list[tuple[int, bytes]], behind: bytes) -> None:
+    @given(randoms)
+    def test_extensions(self, by: Random) -> None:
         """Any extensions in any order, some twice, some empty or wrong inside."""
-        self.same(record(message(*extensions)) + behind)
+        known = [*USUAL, alpn(), versions(), server_name(b""), server_name(b"127.0.0.1")]
+        extensions = [
+            by.choice((by.choice(known), (by.randint(0, 60), by.randbytes(by.randint(0, 6)))))
+            for _ in range(by.randint(0, 8))
+        ]
+        self.same(record(message(*extensions)) + by.randbytes(by.randint(0, 2)))
 
     def test_again_and_again(self) -> None:
         """What is kept of hellos read before changes nothing, and what was refused is refused again."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.wire import known_hellos
 from scalingo_proxy.wire.client_hello import ClientHello
 from scalingo_proxy.wire.hello_message import whole_hello
 from scalingo_proxy.wire.known_hellos import forget_unused_hellos, known_hello
-from tests.corpus.hellos import Hello, load_hellos
+from tests.corpus.hellos import load_hellos
 from tests.wire.hello_builder import alpn, message, record, server_name, versions
-from tests.wire.http1_strategies import examples
+from tests.wire.http1_strategies import examples, randoms
 
 WHOLE = [each for each in load_hellos() if whole_hello(each.data) is not None]
 KEY_SHARE, TICKET = 51, 35
@@ -89,17 +90,18 @@ class KnownHelloTests(SynchronousTestCase):
         self.check(bytes(changed))
 
     @examples(500)
-    @given(st.sampled_from(WHOLE), st.data())
-    def test_damaged(self, hello: Hello, draw: st.DataObject) -> None:
+    @given(randoms)
+    def test_damaged(self, by: Random) -> None:
         """Whatever is changed in a hello that is known, what comes of it is what comes of it alone."""
+        hello = by.choice(WHOLE)
         known_hellos._hellos.misses = 0
         self.assertTrue(is_learned(hello.data))
-        for _ in range(draw.draw(st.integers(1, 3))):
-            at = draw.draw(st.integers(0, len(hello.data) - 1))
-            cut = draw.draw(st.integers(0, 2))
-            put = draw.draw(st.binary(min_size=cut, max_size=cut) | st.binary(max_size=2))
+        for _ in range(by.randint(1, 3)):
+            at = by.randrange(len(hello.data))
+            cut = by.randint(0, 2)
+            put = by.randbytes(by.choice((cut, by.randint(0, 2))))
             damaged = hello.data[:at] + put + hello.data[at + cut :]
-            for _ in range(draw.draw(st.integers(1, 5))):
+            for _ in range(by.randint(1, 5)):
                 self.check(damaged)
         self.check(hello.data)
 
