@@ -72,12 +72,12 @@ class DrainingFactory(Factory):
         """Whether another client may come in; one that may not is told to the observer."""
         env = self.env
         now = env.seconds()
-        error = self.refusal(self._counts_for(getattr(addr, "host", None)), now)
+        host = getattr(addr, "host", None)
+        error = self.refusal(self._counts_for(host), now)
         if error is None:
             return True
         env.connection_opened(self.listener, "refused")
         env.connection_closed(self.listener, "refused")
-        host = getattr(addr, "host", None)
         record = Record(now, env.wall_clock(), plain_address(host) if host else "unix:", self.listener)
         record.protocol = self.protocol_name
         env.refused(record, error)

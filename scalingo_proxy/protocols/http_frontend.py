@@ -67,7 +67,7 @@ class HTTPFrontend(HTTPRequests):
         transport, factory, env = self.transport, self._factory, self._env
         if self._identity is None:
             self._identity = factory.identify(transport)
-        if hasattr(transport, "setTcpNoDelay"):
+        if not getattr(transport, "has_no_delay", False) and hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         factory.frontend_opened(self, self._kind)

@@ -66,7 +66,7 @@ class TLSFrontend(TLSEnding):
         now = env.seconds()
         self._record = record = Record(now, env.wall_clock(), identity.peer, factory.listener)
         record.protocol = "tls"
-        if hasattr(transport, "setTcpNoDelay"):
+        if not getattr(transport, "has_no_delay", False) and hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         factory.frontend_opened(self, "tls")
         env.deadlines.set(self, now + env.timeouts.request_head)

@@ -174,7 +174,8 @@ class _GuardedPort:
         room = self._gate.admit(self)
         if room <= 0:
             return None
-        port.numberAccepts = min(port.numberAccepts, room)
+        if room < port.numberAccepts:
+            port.numberAccepts = room
         result = type(port).doRead(port)
         if self._accepted() != before:
             self._fruitless = 0

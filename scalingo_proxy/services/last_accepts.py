@@ -27,6 +27,8 @@ HANDSHAKE_SECONDS = 0.2
 
 #: Reads of the port, each of which accepts many; a flood shall not keep it open.
 _MOST_READS = 50
+#: What such a read is to accept; a port may have a limit of its own.
+_MANY = 100
 
 _SO_ATTACH_FILTER = 26
 
@@ -64,6 +66,7 @@ def _accept_and_close(
     port: Any, accepted: Callable[[], int], leave: Callable[[], None] | None
 ) -> Deferred[Any]:
     if isinstance(port, Port) and port.connected:
+        port.numberAccepts = _MANY  # it may have taken them one by one
         for _ in range(_MOST_READS):
             before = accepted()
             port.doRead()  # type: ignore[no-untyped-call]

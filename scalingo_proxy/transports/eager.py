@@ -90,4 +90,3 @@ class EagerReactor:
     ) -> Callable[[], None]:
         """See :func:`~scalingo_proxy.transports.dialled.dial`."""
         return dial(self._reactor, host, port, protocol, timeout, failed)
-

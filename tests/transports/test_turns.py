@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from scalingo_proxy.transports import turns
 from scalingo_proxy.transports.connection import Eager
-from scalingo_proxy.transports.eager import EagerClient, EagerServer, eager
+from scalingo_proxy.transports.eager import ACCEPTS_A_TURN, EagerClient, EagerServer, eager
 from scalingo_proxy.transports.turns import shorten_turns
 from tests.wire.http1_strategies import examples
 
@@ -310,6 +310,39 @@ class AcceptTests(TestCase):
             await port.stopListening()
             while events[-1] != "lost":
                 await deferLater(installed, 0)
+
+    async def test_one_at_a_time(self) -> None:
+        """Where they come one by one, a port hardly asks for more; many that wait come in together soon."""
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda addr: None  # type: ignore[assignment]
+        port = eager(installed).listenTCP(0, factory, interface="127.0.0.1")
+        port.stopReading()
+        peers: list[socket.socket] = []
+
+        def taken(count: int) -> int:
+            """How many of so many that have connected are taken in by one read of the port."""
+            peers.extend(socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(count))
+            with mock.patch.object(factory, "buildProtocol", return_value=None) as build:
+                port.doRead()
+            return build.call_count
+
+        in_vain = []
+        for turn in range(60):
+            if port.numberAccepts > 1:
+                in_vain.append(turn)
+            self.assertEqual(taken(1), 1)
+        self.assertEqual(in_vain, [0, 3, 8, 17, 34, 51])
+        turns = [taken(40)]
+        while sum(turns) < 40:
+            turns.append(taken(0))
+        self.assertEqual(max(turns), ACCEPTS_A_TURN)
+        self.assertLessEqual(turns.count(1), 17)
+        self.assertEqual(taken(0), 0)
+        self.assertEqual([taken(2), taken(2), taken(0), taken(0)], [1, 1, 2, 0])
+        for peer in peers:
+            peer.close()
+        await port.stopListening()
 
     async def test_failure_on_what_came(self) -> None:
         """A protocol that fails on it loses its connection, and the port goes on."""
