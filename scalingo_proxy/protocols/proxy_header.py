@@ -148,7 +148,7 @@ class ProxyHeaderFactory(Factory):
             emptied: Deferred[Any] = Deferred()
             self._emptied.append(emptied)
             drains.append(emptied.addCallback(lambda _: self._drain_wrapped(seconds)))
-        return gatherResults(drains)
+        return gatherResults(drains, consumeErrors=True)
 
     def _drain_wrapped(self, seconds: float) -> Deferred[Any]:
         drain = getattr(self.wrapped, "drain", None)

@@ -92,4 +92,4 @@ class TLSProxyFactory(DrainingFactory):
         :return: fires when no client is connected any more.
         """
         own = super().drain(seconds)  # first: who has not said a word yet goes on to the other
-        return gatherResults([self.http.drain(seconds), own])
+        return gatherResults([self.http.drain(seconds), own], consumeErrors=True)

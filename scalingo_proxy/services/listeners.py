@@ -18,6 +18,7 @@ from twisted.internet.defer import (
     Deferred,
     DeferredList,
     DeferredLock,
+    FirstError,
     maybeDeferred,
     succeed,
 )
@@ -256,7 +257,10 @@ class ListenersService(Service):
             for succeeded, result in results:
                 if succeeded:
                     continue
-                if isinstance(result.value, CancelledError):
+                reason = result.value
+                while isinstance(reason, FirstError):  # of a factory that waits for others, too
+                    reason = reason.subFailure.value
+                if isinstance(reason, CancelledError):
                     _log.warn("connections were still open when the time to drain was over")
                 else:
                     _log.failure("connections could not be drained", result)

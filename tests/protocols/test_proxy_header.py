@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor as installed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, FirstError
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -262,6 +264,21 @@ class StoppingTests(WorldTestCase):
         world.run_until(drained)
         world.settle()
         self.assertEqual(client.statuses, [200])
+
+    def test_drain_that_is_given_up(self) -> None:
+        """Whoever waits no longer is told of that, and nobody else."""
+        world = self.world(build=build)
+        hello(world)
+        world.client().send(V1 + get()[:-2])  # at the factory behind
+        world.settle()
+        world.client()
+        world.settle()
+        drained = world.factory.drain(10.0)
+        drained.cancel()
+        failure = self.failureResultOf(drained, FirstError)
+        self.assertIsInstance(failure.value.subFailure.value, CancelledError)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_drain_of_others(self) -> None:
         """A factory that knows no drain is left alone."""

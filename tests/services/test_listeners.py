@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
@@ -301,6 +301,19 @@ class StopTests(ListenersCase):
         self.assertNoResult(stopped)
         with capturedLogs() as events:
             self.clock.advance(GRACE_SECONDS)
+        self.assertIsNone(self.successResultOf(stopped))
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
+
+    def test_one_deadline_of_several_drains(self) -> None:
+        """A factory in front of another waits for both; that they do not end is told in the same way."""
+        parts: list[Deferred[None]] = [Deferred(), Deferred()]
+        inner = gatherResults(parts, consumeErrors=True)
+        self.factory.drained = gatherResults([inner, Deferred()], consumeErrors=True)  # type: ignore[assignment]
+        service = self.started("tcp:1")
+        stopped = service.stopService()
+        self.network.close_all()
+        with capturedLogs() as events:
+            self.clock.advance(service.drain_seconds + GRACE_SECONDS)
         self.assertIsNone(self.successResultOf(stopped))
         self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
 
