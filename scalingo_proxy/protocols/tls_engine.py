@@ -93,12 +93,24 @@ class Engine:
             return content
         return self._nothing(size)
 
-    def handshake(self) -> bool:
-        """Go on with the handshake; whether it is complete."""
+    def handshake(self, data: bytes) -> bytes | None:
+        """:meth:`receive` *data* and go on with the handshake.
+
+        :return: what is outgoing, while it is not complete; ``None`` when it is.
+        """
+        size = len(data)
+        if _BIO_write(self._to_us, data, size) != size:
+            raise MemoryError
         result = _SSL_do_handshake(self._ssl)
-        if result != 1 and _SSL_get_error(self._ssl, result) != _WANT_READ:
+        if result == 1:
+            return None
+        if _SSL_get_error(self._ssl, result) != _WANT_READ:
             exception_from_error_queue(SSL.Error)
-        return bool(result == 1)
+        size = _BIO_read(self._from_us, _BUFFER, _SPACE)
+        if size <= 0:
+            return b""
+        answer: bytes = _VIEW[:size]
+        return answer if size < _SPACE else answer + self.outgoing()
 
     def read(self) -> bytes | None:
         """The content of one record.

@@ -136,11 +136,12 @@ class TLSTransport(TLSTransportEnding):
         # How many records are all that can be read now; 0: unknown.
         records = count_records(data) if self._is_aligned else 0
         self._is_aligned = records > 0
-        self._engine.receive(data)
-        if not self._is_shaken:
+        if self._is_shaken:
+            self._engine.receive(data)
+        elif self._shake(data):
             records = 0
-            if not self._shake():
-                return
+        else:
+            return
         if self._unwritten:
             self._write_again()
         self._read(records)
@@ -152,18 +153,16 @@ class TLSTransport(TLSTransportEnding):
             or self._unwritten
         )
 
-    def _shake(self) -> bool:
+    def _shake(self, data: bytes) -> bool:
         """Go on with the handshake; whether it is complete."""
-        engine = self._engine
         try:
-            is_shaken = engine.handshake()
+            answer = self._engine.handshake(data)
         except SSL.Error:
             self._gave_up()
             return False
-        if not is_shaken:
-            data = engine.outgoing()
-            if data:
-                self.transport.write(data)
+        if answer is not None:
+            if answer:
+                self.transport.write(answer)
             return False
         self._is_shaken = True
         self._empty_bytes = 0  # a hello may be long

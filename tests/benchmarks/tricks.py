@@ -207,11 +207,13 @@ class _Layered:
         self._connection.send(data)
         return self.outgoing()
 
-    def handshake(self) -> None:
+    def handshake(self, data: bytes) -> bytes:
+        self.receive(data)
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
             pass
+        return self.outgoing()
 
     def outgoing(self) -> bytes:
         try:
@@ -230,11 +232,8 @@ def conversation(engine: Any, answer: bytes) -> Callable[[], object]:
         try:
             client.do_handshake()
         except ssl.SSLWantReadError:
-            engine.receive(going.read())
-            engine.handshake()
-            coming.write(engine.outgoing())
-    engine.receive(going.read())
-    engine.handshake()
+            coming.write(engine.handshake(going.read()))
+    engine.handshake(going.read())
 
     def ask() -> None:
         client.write(b"x" * 500)

@@ -40,9 +40,9 @@ class Pair:
                 is_client_done = True
             except ssl.SSLWantReadError:
                 pass
-            self.to_engine()
-            is_engine_done = self.engine.handshake()
-            self.to_client()
+            answer = self.engine.handshake(self._out.read())
+            is_engine_done = answer is None
+            self.to_client(answer)
         return self
 
     def to_engine(self) -> None:
@@ -164,8 +164,8 @@ class EngineTests(SynchronousTestCase):
     def test_no_hello(self) -> None:
         """What is no TLS fails in the handshake, in OpenSSL's words."""
         engine = Engine(CONTEXTS[BOTH])
-        engine.receive(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00")
-        error = self.assertRaises(SSL.Error, engine.handshake)
+        no_hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"
+        error = self.assertRaises(SSL.Error, engine.handshake, no_hello)
         self.assertTrue(error.args[0][-1][2])
 
 
