@@ -75,6 +75,11 @@ class EagerServer(Eager, tcp.Server):
             super().setTcpNoDelay(enabled)
             self.has_no_delay = bool(enabled)
 
+    @property
+    def hostname(self) -> str:  # type: ignore[override]
+        # Twisted's, kept in each object.
+        return str(self.client[0])
+
     def logPrefix(self) -> str:
         return f"{type(getattr(self, 'protocol', None)).__name__},{self.sessionno},{self.client[0]}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
-from socket import SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from socket import SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, SocketType, socket
 from struct import pack
 from types import FunctionType
 from typing import Any
@@ -52,6 +52,16 @@ class Eager(tcp.Connection):
         super().__init_subclass__(**options)
         for name in ("write", "doRead", "read_now"):
             setattr(cls, name, _code_of_its_own(getattr(cls, name)))
+
+    def getHandle(self) -> Any:
+        # Ours may be what Python's is made from, in C alone; few ask, and they may want to have all of it.
+        handle = self.socket
+        if type(handle) is SocketType:
+            family, kind, protocol = handle.family, handle.type, handle.proto
+            handle = self.socket = socket(family, kind, protocol, handle.detach())
+            handle.setblocking(False)
+            self.fileno = handle.fileno
+        return handle
 
     def write(self, data: bytes) -> None:
         if self.may_send and not self._tempDataLen and not self.dataBuffer and type(data) is bytes and data:

@@ -66,24 +66,33 @@ _NAMES = (
 def shorten_turns(reactor: Any) -> Callable[[], None]:
     """Let *reactor* call our transports directly from now on, if it is Twisted's epoll reactor.
 
-    :return: undoes it.
+    :return: undoes it; what waits for the end of a turn then, or for an idle moment, is called by a timer.
     """
+    if "ends_of_turn" in vars(reactor):  # whoever else serves on this reactor has done so
+        return _nothing_to_undo
+    idle: list[Callable[[], None]] = []
     if type(reactor) is EPollReactor and hasattr(reactor, "_poller"):
         reactor.ends_of_turn = []  # type: ignore[attr-defined]
-        reactor.doIteration = _turn_of(reactor)  # type: ignore[method-assign]
+        reactor.doIteration = _turn_of(reactor, idle)  # type: ignore[method-assign]
         _poll_directly(reactor)
 
     def lengthen_turns() -> None:
+        left = [*vars(reactor).get("ends_of_turn", ()), *idle]
         for name in _NAMES:
-            reactor.__dict__.pop(name, None)
+            vars(reactor).pop(name, None)
+        for call in left:
+            reactor.callLater(0, call)
 
     return lengthen_turns
 
 
-def _turn_of(reactor: Any) -> Callable[[float | None], None]:
+def _nothing_to_undo() -> None:
+    """The first to shorten a reactor's turns undoes it."""
+
+
+def _turn_of(reactor: Any, idle: list[Callable[[], None]]) -> Callable[[float | None], None]:
     wait, selectables, serve = reactor._poller.poll, reactor._selectables, reactor._doReadOrWrite
     ends: list[Callable[[], None]] = reactor.ends_of_turn
-    idle: list[Callable[[], None]] = []
     reactor.when_idle = idle.append
     alarm = _alarm_of(reactor)
     alarm_descriptor = -1 if alarm is None else alarm.fileno()

@@ -206,6 +206,37 @@ class EagerTests(TestCase):
             await self._end(protocol)
             await port.stopListening()
 
+    async def test_handle(self) -> None:
+        """Who asks for the socket gets one of Python's, of either end, and the connection goes on with it."""
+        protocol, peer = await self.connect()
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        dialled = Recorder()
+        self.reactor.dial("127.0.0.1", listening.getsockname()[1], dialled, 5.0, self.fail)
+        self.addCleanup(self._end, dialled)
+        for transport in (protocol.transport, dialled.transport):
+            descriptor = transport.fileno()
+            handle = transport.getHandle()
+            self.assertIsInstance(handle, socket.socket)
+            self.assertIs(handle, transport.getHandle())
+            self.assertEqual((handle.fileno(), transport.fileno()), (descriptor, descriptor))
+            self.assertEqual((handle.family, handle.gettimeout()), (socket.AF_INET, 0.0))
+            handle.dup().close()
+        peer.sendall(b"heard")
+        await self.until(lambda: protocol.received)
+        protocol.transport.write(b"said")
+        self.assertEqual(peer.recv(100), b"said")
+        protocol.transport.loseConnection()
+        await self.until(lambda: protocol.reason)
+        self.assertEqual(peer.recv(100), b"")
+        self.assertRaises(AttributeError, protocol.transport.getHandle)
+
+    async def test_names(self) -> None:
+        """An accepted connection tells the address of its peer by the names that Twisted's has."""
+        protocol, _ = await self.connect()
+        transport = protocol.transport
+        self.assertEqual((transport.hostname, transport.client[0]), ("127.0.0.1", "127.0.0.1"))
+
     def test_accepts_are_bounded(self) -> None:
         """However many come, a turn takes in so many, and Twisted's own rule holds below that."""
         port = EagerPort(0, Factory(), Clock())

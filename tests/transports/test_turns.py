@@ -266,6 +266,28 @@ class TurnTests(SynchronousTestCase):
         undo()
         self.assertEqual(set(vars(reactor)), before)
 
+    def test_undone_with_something_to_do(self) -> None:
+        """What was to be done at the end of a turn, or in an idle moment, is done by the reactor's own."""
+        reactor = own_reactor()
+        self.addCleanup(end, reactor)
+        done: list[str] = []
+        undo = shorten_turns(reactor)
+        reactor.ends_of_turn.append(lambda: done.append("end"))
+        reactor.when_idle(lambda: done.append("idle"))
+        undo()
+        reactor.runUntilCurrent()
+        self.assertEqual(sorted(done), ["end", "idle"])
+
+    def test_shortened_twice(self) -> None:
+        """The second time changes nothing, so that nothing of what was to be done is lost."""
+        done: list[str] = []
+        self.reactor.ends_of_turn.append(lambda: done.append("end"))
+        before = dict(vars(self.reactor))
+        shorten_turns(self.reactor)()
+        self.assertEqual(vars(self.reactor), before)
+        self.reactor.doIteration(0)
+        self.assertEqual(done, ["end"])
+
     def _polled(self, reactor: Any) -> list[Any]:
         descriptors = [near.fileno() for near, _ in self.pairs]
         return [
