@@ -45,6 +45,10 @@ _FORBIDDEN_TRAILERS = frozenset(
 )
 
 
+#: What records call a peer on a unix socket, which has no address to forward.
+_NO_ADDRESS = "unix:"
+
+
 def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
     lines = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\n" % (scheme, port)
     if not chain:
@@ -56,7 +60,8 @@ def _write(chain: str, real: str, scheme: bytes, port: bytes) -> bytes:
 @lru_cache(maxsize=4096)  # clients come again: 0.2 µs against 0.9
 def _lines_of(peer: str, scheme: str, port: int) -> bytes:
     """What is said of a client whose own words are not believed."""
-    return _write(peer, peer, scheme.encode(), b"%d" % port)
+    who = "" if peer == _NO_ADDRESS else peer
+    return _write(who, who, scheme.encode(), b"%d" % port)
 
 
 def acceptable_request_id(values: Sequence[bytes]) -> bytes | None:
@@ -75,7 +80,7 @@ class ClientIdentity:
     that connected (or that a PROXY header told); when it is trusted, what it
     says about the client before it is believed.
 
-    :param peer: an IP address as text, or ``""`` for a unix socket.
+    :param peer: an IP address as text; ``"unix:"`` or ``""`` for a unix socket.
     :param scheme: ``"http"`` or ``"https"``.
     :param port: what ``X-Forwarded-Port`` says.
     :param is_trusted: tells whether an address is a trusted proxy.

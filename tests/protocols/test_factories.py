@@ -20,6 +20,7 @@ from scalingo_proxy.testing.clients import ScriptedClient, connect_client
 from scalingo_proxy.testing.network import MemoryNetwork
 from scalingo_proxy.testing.observers import RecordingObserver
 from scalingo_proxy.testing.world import World
+from scalingo_proxy.wire.http1_head import RequestHead
 from tests.protocols.test_upgrades import open_tunnel
 from tests.protocols.worlds import WorldTestCase, code_of, each_world, get, hello, post
 
@@ -374,6 +375,8 @@ class IdentityTests(WorldTestCase):
 
         identity = factory.identify(Transport())
         self.assertEqual((identity.peer, identity.port, identity.scheme), ("unix:", 0, "http"))
+        head = RequestHead(b"GET", b"/", 1)
+        self.assertEqual(identity.lines(head), b"X-Forwarded-Proto: http\r\nX-Forwarded-Port: 0\r\n")
 
     def test_known_client(self) -> None:
         """All connections of one client have one identity, but for another port or TLS that ends here."""
