@@ -89,6 +89,17 @@ class TurnTests(SynchronousTestCase):
         self.reactor.doIteration(0)
         self.assertEqual((second.reads, newcomer.reads), (0, 1))
 
+    def test_only_event(self) -> None:
+        """It is for who has the descriptor; where nobody has it any more, nothing is done."""
+        readable = Readable(self.pairs[0][0].fileno())
+        self.reactor.addReader(readable)
+        self.reactor.doIteration(0)
+        self.assertEqual(readable.reads, 1)
+        del self.reactor._selectables[readable.fileno()]
+        self.reactor.doIteration(0)
+        self.assertEqual(readable.reads, 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_answers_first(self) -> None:
         """What a backend has sent is read before what clients have sent, which keeps its order."""
         order: list[str] = []
