@@ -22,7 +22,6 @@ from scalingo_proxy.cli_explain import add_explain_command
 from scalingo_proxy.cli_output import CommandMistake, NotInTime, Output
 from scalingo_proxy.cli_top import add_top_command
 from scalingo_proxy.cli_topology import add_topology_commands
-from scalingo_proxy.services.admin_guards import token_in
 from scalingo_proxy.version import VERSION
 
 __all__ = ["main"]
@@ -118,6 +117,8 @@ def _client(arguments: argparse.Namespace) -> AdminClient:
 def _token(path: str) -> str:
     if not path:
         return ""
+    from scalingo_proxy.services.admin_guards import token_in  # which brings a server in
+
     try:
         return token_in(path)
     except ValueError as error:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalingo_proxy.cli_output import CommandMistake, Output
-from scalingo_proxy.config import Settings, load
 from scalingo_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from scalingo_proxy.config import Settings
 
 __all__ = ["add_check_command"]
 
 
 def check_file(arguments: argparse.Namespace, output: Output) -> None:
     """Tell every mistake of a file, or that there is none."""
+    # Most of a command's start would be importing this, and no other command needs it.
+    from scalingo_proxy.config import load
+
     try:
         settings = load(arguments.file).with_options()
     except ConfigurationError as error:

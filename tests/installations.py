@@ -47,14 +47,15 @@ def copy_of_checkout() -> Path:
 def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command; its output is text, errors included, and its failure is not raised.
 
-    It does not notice that the tests may have been started by make, nor by which Python.
+    It does not notice that the tests may have been started by make, nor by which Python.  It keeps
+    what it compiles: most of the time of a command in a new copy is compiling it.
     """
     others = ("PYTHON", "MAKE", "MFLAGS")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return subprocess.run(
         list(map(str, words)),
         cwd=cwd,
-        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -7,6 +7,7 @@ under ``TYPE_CHECKING`` counts like any other.
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ MAY_NOT_KNOW = {
     "resolvers": {f"{ROOT}.transports", f"{ROOT}.protocols"},
 }
 
+#: What imports stand in; in expressions, which are most of a tree, there are none.
+STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+
 REACTOR = "twisted.internet.reactor"
 MAY_IMPORT_THE_REACTOR = {f"{ROOT}.tap", f"{ROOT}.cli"}
 
@@ -68,11 +72,16 @@ def module_name(path: str) -> str:
     return ".".join([ROOT, *Path(path).with_suffix("").parts]).removesuffix(".__init__")
 
 
-def imports_of(path: str, source: str) -> Iterator[Import]:
+@functools.cache
+def imports_of(path: str, source: str) -> tuple[Import, ...]:
     """Every import of a file of ours, relative ones resolved."""
+    return tuple(_imports_of(path, source))
+
+
+def _imports_of(path: str, source: str) -> Iterator[Import]:
     module = module_name(path)
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
-    for node, at_load in _nodes(ast.parse(source), at_load=True):
+    for node, at_load in statements_of(ast.parse(source)):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -85,14 +94,16 @@ def imports_of(path: str, source: str) -> Iterator[Import]:
             yield Import(target, node.lineno, ast.unparse(node), at_load)
 
 
-def _nodes(node: ast.AST, *, at_load: bool) -> Iterator[tuple[ast.AST, bool]]:
+def statements_of(node: ast.AST, *, at_load: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """A node and the statements in it, each with whether it runs when the module is imported."""
     yield node, at_load
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         at_load = False
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         at_load = False
     for child in ast.iter_child_nodes(node):
-        yield from _nodes(child, at_load=at_load)
+        if isinstance(child, STATEMENTS):
+            yield from statements_of(child, at_load=at_load)
 
 
 def row_of(module: str) -> int | None:

@@ -18,6 +18,7 @@ from twisted.trial import unittest
 
 from scalingo_proxy.version import VERSION
 from tests.installations import CHECKOUT, new_folder, run, wheel
+from tests.test_layers import statements_of
 
 PACKAGE = CHECKOUT / "scalingo_proxy"
 
@@ -81,7 +82,7 @@ class ImportsTests(unittest.SynchronousTestCase):
         """The top-level names of others' modules that the files below *folder* import."""
         names = set()
         for path in (CHECKOUT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for node, _ in statements_of(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Import):
                     names |= {alias.name for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and not node.level:

@@ -68,8 +68,8 @@ class KnownListsTests(SynchronousTestCase):
                     lists.append(pseudo + regular)
                     if source.random() < 0.1:  # a pseudo-header somewhere behind
                         lists.append(pseudo[1:] + regular[:1] + pseudo[:1] + regular[1:])
-            for limits in (Limits(), SMALL):
-                known += self.check(lists, limits)
+            known += self.check(lists, Limits())
+            known += self.check(source.sample(lists, len(lists) // 4), SMALL)
             known -= self.check(lists[:3], Limits(), ended=False)
         self.assertGreater(known, 100)
 
