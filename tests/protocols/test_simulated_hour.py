@@ -7,6 +7,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.soak.simulation import SimulatedHour
+from tests.wire.http1_strategies import EXAMPLES
 
 
 class SimulatedHourTests(SynchronousTestCase):
@@ -46,7 +47,7 @@ class SimulatedHourTests(SynchronousTestCase):
         """The same seed replays it; another is another story, and the same holds."""
         digests = []
         for seed in (2, 3, 3):
-            hour = SimulatedHour(seed, seconds=600.0)
+            hour = SimulatedHour(seed, seconds=3600.0 if EXAMPLES else 300.0)
             hour.run()
             verdict = hour.verdict()
             self.assertEqual(verdict.faults, [], "\n".join([f"seed {seed}", *verdict.faults]))

@@ -15,9 +15,10 @@ from scalingo_proxy.testing.backends import ScriptedBackend
 from scalingo_proxy.testing.clients import ScriptedClient
 from scalingo_proxy.testing.replies import IncomingExchange, Reply
 from scalingo_proxy.testing.world import World
+from tests.wire.http1_strategies import EXAMPLES
 
-#: How many runs; each takes a tenth of a second or two.
-RUNS = 30
+#: How many runs, each of a tenth of a second or two; ``EXAMPLES`` asks for more.
+RUNS = EXAMPLES or 20
 
 HOSTS = (b"a.test", b"b.test", b"c.test")
 

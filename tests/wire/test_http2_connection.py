@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from h2.config import H2Configuration
@@ -13,7 +14,6 @@ from h2.exceptions import FlowControlError
 from h2.windows import WindowManager
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scalingo_proxy.wire.http2_connection import HTTP2Connection
@@ -29,7 +29,7 @@ from scalingo_proxy.wire.http2_frames import PREFACE, ErrorCode, FrameReader, HT
 from scalingo_proxy.wire.http2_limits import Kind
 from scalingo_proxy.wire.http2_states import InWindow
 from tests.protocols.http2_worlds import fields, headers_frame
-from tests.wire.http1_strategies import examples
+from tests.wire.http1_strategies import examples, randoms
 
 RESPONSE = [(b":status", b"200"), (b"server", b"test")]
 
@@ -64,12 +64,13 @@ class ReaderTests(SynchronousTestCase):
     """Frames out of bytes."""
 
     @examples(200)
-    @given(
-        st.lists(st.tuples(st.sampled_from((0, 3, 8, 190)), st.binary(max_size=40)), max_size=6),
-        st.lists(st.integers(1, 30), min_size=1),
-    )
-    def test_cut_anywhere(self, wanted: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    @given(randoms)
+    def test_cut_anywhere(self, by: Random) -> None:
         """The same frames come out, however the bytes came in."""
+        wanted = [
+            (by.choice((0, 3, 8, 190)), by.randbytes(by.randint(0, 40))) for _ in range(by.randint(0, 6))
+        ]
+        cuts = [by.randint(1, 30) for _ in range(by.randint(1, 6))]
         data = PREFACE + b"".join(
             len(payload).to_bytes(3, "big") + bytes((kind, 0)) + b"\x80\0\0\x05" + payload
             for kind, payload in wanted
@@ -120,12 +121,11 @@ class WindowTests(SynchronousTestCase):
     """What a client may send."""
 
     @examples(300)
-    @given(
-        st.sampled_from((1, 100, 65535, 2**20)),
-        st.lists(st.tuples(st.integers(0, 70_000), st.integers(0, 70_000))),
-    )
-    def test_same_as_h2(self, size: int, steps: list[tuple[int, int]]) -> None:
+    @given(randoms)
+    def test_same_as_h2(self, by: Random) -> None:
         """It shuts and opens when h2's does."""
+        size, most = by.choice((1, 100, 65535, 2**20)), by.choice((1, 50, 5000, 70_000))
+        steps = [(by.randint(0, most), by.randint(0, most)) for _ in range(by.randint(0, 12))]
         ours, theirs, under_way = InWindow(size), WindowManager(size), 0
         for come, done in steps:
             try:
@@ -164,26 +164,26 @@ class OracleTests(SynchronousTestCase):
     """Whole exchanges with the client of the h2 package, which knows both sides' states."""
 
     @examples(100)
-    @given(st.data())
-    def test_exchanges(self, data: st.DataObject) -> None:
+    @given(randoms)
+    def test_exchanges(self, by: Random) -> None:
         """Requests, bodies, responses and trailers in any order within the rules."""
         talk = Conversation()
         bodies: dict[int, bytes] = {}
         answers: dict[int, bytes] = {}
         waiting: dict[int, bool] = {}
-        for _ in range(data.draw(st.integers(1, 12))):
+        for _ in range(by.randint(1, 12)):
             stream_id = talk.client.get_next_available_stream_id()
-            body = data.draw(st.binary(max_size=50)) * data.draw(st.sampled_from((0, 1, 300)))
+            body = by.randbytes(by.randint(0, 50)) * by.choice((0, 1, 300))
             talk.client.send_headers(stream_id, fields(method=b"POST"), end_stream=not body)
             if body:
                 talk.client.send_data(stream_id, body, end_stream=True)
             bodies[stream_id] = body
             waiting[stream_id] = True
             talk.pass_on()
-            if data.draw(st.booleans()):
-                self.answer(talk, data, waiting, answers)
+            if by.random() < 0.5:
+                self.answer(talk, by, waiting, answers)
         while waiting:
-            self.answer(talk, data, waiting, answers)
+            self.answer(talk, by, waiting, answers)
         got = dict.fromkeys(bodies, b"")
         for event in talk.heard:
             if isinstance(event, DataReceived):
@@ -201,17 +201,17 @@ class OracleTests(SynchronousTestCase):
         self.assertEqual(talk.server.out_window, talk.client.inbound_flow_control_window)
 
     def answer(
-        self, talk: Conversation, data: st.DataObject, waiting: dict[int, bool], answers: dict[int, bytes]
+        self, talk: Conversation, by: Random, waiting: dict[int, bool], answers: dict[int, bytes]
     ) -> None:
         """Answer one of those that wait."""
-        stream_id = data.draw(st.sampled_from(sorted(waiting)))
+        stream_id = by.choice(sorted(waiting))
         del waiting[stream_id]
         server, stream = talk.server, talk.server.streams[stream_id]
         for event in talk.heard:
             if isinstance(event, DataReceived) and event.stream_id == stream_id:
                 server.give_back(stream, event.length)
-        body = answers[stream_id] = data.draw(st.binary(max_size=100))
-        way = data.draw(st.sampled_from(("head", "data", "trailers", "large")))
+        body = answers[stream_id] = by.randbytes(by.randint(0, 100))
+        way = by.choice(("head", "data", "trailers", "large"))
         more = [(b"x-large", b"\xff" * 20_000)] if way == "large" else []
         if way == "head":
             answers[stream_id] = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from typing import Any
 
 from hypothesis import given
@@ -24,7 +25,7 @@ from scalingo_proxy.wire.http1_request import parse_request_head
 from scalingo_proxy.wire.http1_response import forget_unused_responses, parse_response_head
 from scalingo_proxy.wire.known_requests import LONGEST_WHOLE, forget_unused_requests, recent_request
 from tests.corpus import load_cases
-from tests.wire.http1_strategies import examples, request_streams, response_streams
+from tests.wire.http1_strategies import built, examples, request_streams, response_streams
 
 IDENTITIES = [
     ClientIdentity("192.0.2.1", "http", 80, None),
@@ -118,10 +119,15 @@ REQUEST_CHANGES = [
     (b"X-Scalingo-Error: ", [b"x"]),
     (b"Accept: ", [b"*/*", b"100%"]),
 ]
-request_changes = st.sampled_from([name + value for name, values in REQUEST_CHANGES for value in values])
-sections_of_changes = st.tuples(
-    st.sampled_from([[], [b"Host: a.test"]]), st.lists(request_changes, max_size=4)
-).map(lambda drawn: b"\r\n".join([*drawn[0], *drawn[1], b"", b""]))
+_REQUEST_LINES = [name + value for name, values in REQUEST_CHANGES for value in values]
+
+
+def _section_of_changes(by: Random) -> bytes:
+    host = [b"Host: a.test"] if by.random() < 0.5 else []
+    return b"\r\n".join([*host, *by.choices(_REQUEST_LINES, k=by.randint(0, 4)), b"", b""])
+
+
+sections_of_changes = built(_section_of_changes)
 
 
 class KnownRequestsTests(SynchronousTestCase):
@@ -314,13 +320,13 @@ CHANGES = [
     (b"X-Scalingo-Error: ", [b"x"]),
     (b"Server: ", [b"nginx", b"100%"]),
 ]
-changes = st.sampled_from([name + value for name, values in CHANGES for value in values])
-status_lines = st.sampled_from(
-    [b"HTTP/1.1 %b" % words for words in (b"200 OK", b"200 100%b", b"204 x", b"304 x", b"103 x", b"500")]
-    + [b"HTTP/1.0 200 OK"]
-)
-heads = st.tuples(status_lines, st.lists(changes, max_size=5)).map(
-    lambda drawn: b"\r\n".join([drawn[0], *drawn[1], b"", b""])
+_LINES = [name + value for name, values in CHANGES for value in values]
+_STATUS_LINES = [
+    *(b"HTTP/1.1 %b" % words for words in (b"200 OK", b"200 100%b", b"204 x", b"304 x", b"103 x", b"500")),
+    b"HTTP/1.0 200 OK",
+]
+heads = built(
+    lambda by: b"\r\n".join([by.choice(_STATUS_LINES), *by.choices(_LINES, k=by.randint(0, 5)), b"", b""])
 )
 
 
