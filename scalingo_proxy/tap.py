@@ -133,12 +133,18 @@ class Program(MultiService):
         loading = self._proxy.when_loaded()
         spare_what_is_loaded(loading)
         loading.addErrback(self._not_loaded)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._ended)
 
     def stopService(self) -> Any:
         # A second SIGTERM does not wait: whoever sends it has no time left.
         signal.signal(signal.SIGTERM, _exit_now)
         signal.signal(signal.SIGINT, _exit_now)
         return super().stopService()  # type: ignore[no-untyped-call]
+
+    def _ended(self) -> None:
+        # Who was asked to stop, and has, has not failed; twistd would now let the signal kill the process.
+        if getattr(self._reactor, "_exitSignal", None) == signal.SIGTERM:
+            self._reactor._exitSignal = None
 
     def _reload(self) -> None:
         # What went wrong is in the log and in the metrics already.

@@ -39,8 +39,9 @@ __all__ = ["GRACE_SECONDS", "Listener", "ListenersService", "OpenPort"]
 
 _log = Logger()
 
-#: How long after the deadline of a drain the factories may take to cut what is left.
-GRACE_SECONDS = 2.0
+#: How long after the deadline of a drain the factories may take to cut what is left: who was told of it
+#: has two seconds to close.
+GRACE_SECONDS = 2.5
 
 #: Opens a port: reactor, Twisted's description of the endpoint, factory.
 OpenPortFunction = Callable[[Any, str, IProtocolFactory], "Deferred[IListeningPort]"]
