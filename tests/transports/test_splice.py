@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -309,6 +310,7 @@ class DescriptorTests(SpliceTestCase):
         await self.one_life(4)
         self.pipes.close()
         self.pipes.open()
+        gc.collect()  # tests before this one may have left descriptors in garbage
         before = len(os.listdir("/proc/self/fd"))
         for start in range(0, 200, 20):
             lives = [self.start_life(number) for number in range(start, start + 20)]
