@@ -124,11 +124,7 @@ class BackendAttempts(SearchNotes):
     def backend_connected(self, backend: HTTPBackend) -> None:
         """The connection is there."""
         now = self._env.seconds()
-        if self._detour.abandon_connect is None:
-            # It was there at once, and nothing was kept of it.
-            self.record.connect_seconds += now - self._connecting_since
-        else:
-            self._attempt_over(now)
+        self._attempt_over(now)
         lease, pool = self._lease, self._pool
         assert lease is not None and pool is not None
         if lease.member.membership is _SERVING:

@@ -24,8 +24,7 @@ from scalingo_proxy.errors import (
 )
 from scalingo_proxy.model import Outcome, Record
 from scalingo_proxy.protocols.app_search import AppSearch
-from scalingo_proxy.protocols.deadlines import NEVER, Timed
-from scalingo_proxy.protocols.detour import NO_DETOUR
+from scalingo_proxy.protocols.deadlines import NEVER
 from scalingo_proxy.protocols.downstream import Downstream, Phase
 from scalingo_proxy.protocols.environment import Environment
 from scalingo_proxy.protocols.http_backend import HTTPBackend
@@ -49,7 +48,7 @@ _AT_ONCE_SECONDS = 1.0
 
 _KEPT_CLOSED = "the backend had closed the connection that was kept"
 
-_RESOLVING, _OVER = Phase.RESOLVING, Phase.OVER
+_OVER = Phase.OVER
 
 
 class ExchangeEnding(AppSearch):
@@ -75,18 +74,9 @@ class ExchangeEnding(AppSearch):
         identity: ClientIdentity,
         record: Record,
     ) -> None:
-        # What BackendSearch.__init__ does, spelled out; with an Upload and a Detour apart, 0.3 µs less.
-        self._env = env
-        self._timed: Timed = downstream  # type: ignore[assignment]
-        self.record = record
-        self.phase = _RESOLVING
-        self._pool = None
-        self._lease = None
-        self._detour = NO_DETOUR
-        self._preface = b""
+        AppSearch.__init__(self, env, downstream, record)  # type: ignore[arg-type]
         self._head = head
         self._upload = Upload(head.expect_continue) if head.framing.has_body else None
-        # What it has itself.
         self._downstream = downstream
         self._identity = identity
         record.tls = identity.tls

@@ -104,10 +104,7 @@ class HTTPEnding(HTTPResponder):
     def _close(self) -> None:
         """Close once what is written has gone out, if the client takes it at all."""
         self._stop_serving(_CLOSED)
-        env = self._env
-        self.deadline = at = env.seconds() + env.timeouts.idle
-        if at < self.covered_from:
-            env.deadlines.look_sooner(self)
+        self._wait(self._env.timeouts.idle)
         self.transport.loseConnection()
 
     def _break(self) -> None:

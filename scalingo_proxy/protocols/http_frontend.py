@@ -67,13 +67,11 @@ class HTTPFrontend(HTTPRequests):
         transport, factory, env = self.transport, self._factory, self._env
         if self._identity is None:
             self._identity = factory.identify(transport)
-        if not getattr(transport, "has_no_delay", False) and hasattr(transport, "setTcpNoDelay"):
+        if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         factory.frontend_opened(self, self._kind)
-        self.deadline = at = env.seconds() + env.timeouts.request_head
-        if at < self.covered_from:
-            env.deadlines.look_sooner(self)
+        self._wait(env.timeouts.request_head)
         if factory.is_draining:
             self.drain()  # it came in at the last moment
 

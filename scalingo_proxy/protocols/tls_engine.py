@@ -98,19 +98,13 @@ class Engine:
 
         :return: what is outgoing, while it is not complete; ``None`` when it is.
         """
-        size = len(data)
-        if _BIO_write(self._to_us, data, size) != size:
-            raise MemoryError
+        self.receive(data)
         result = _SSL_do_handshake(self._ssl)
         if result == 1:
             return None
         if _SSL_get_error(self._ssl, result) != _WANT_READ:
             exception_from_error_queue(SSL.Error)
-        size = _BIO_read(self._from_us, _BUFFER, _SPACE)
-        if size <= 0:
-            return b""
-        answer: bytes = _VIEW[:size]
-        return answer if size < _SPACE else answer + self.outgoing()
+        return self.outgoing()
 
     def read(self) -> bytes | None:
         """The content of one record.

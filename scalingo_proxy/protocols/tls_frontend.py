@@ -33,7 +33,7 @@ from scalingo_proxy.protocols.silent_client import SilentClient
 from scalingo_proxy.protocols.tls_ending import Doing, TLSEnding
 from scalingo_proxy.protocols.tls_passthrough import Passthrough
 from scalingo_proxy.protocols.tls_termination import terminate
-from scalingo_proxy.wire.client_hello import TLS_1_2, TLS_1_3, ClientHello, ClientHelloReader, PlainHTTP
+from scalingo_proxy.wire.client_hello import TLS_1_2, ClientHello, ClientHelloReader, PlainHTTP
 from scalingo_proxy.wire.error_answer import ErrorAnswer
 from scalingo_proxy.wire.http1_forwarding import ClientIdentity
 from scalingo_proxy.wire.known_hellos import known_hello
@@ -66,7 +66,7 @@ class TLSFrontend(TLSEnding):
         now = env.seconds()
         self._record = record = Record(now, env.wall_clock(), identity.peer, factory.listener)
         record.protocol = "tls"
-        if not getattr(transport, "has_no_delay", False) and hasattr(transport, "setTcpNoDelay"):
+        if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         factory.frontend_opened(self, "tls")
         env.deadlines.set(self, now + env.timeouts.request_head)
@@ -255,8 +255,7 @@ class TLSFrontend(TLSEnding):
 
     def _terminate(self, route: Route) -> None:
         hello, env = self.hello, self._env
-        # Most have the newest (1 to 2 us less than to look which of theirs that is).
-        if TLS_1_3 not in hello.supported_versions and hello.newest_version < TLS_1_2:
+        if hello.newest_version < TLS_1_2:
             self.refuse(
                 BadRequest("the client speaks no version of TLS that is served"), Alert.PROTOCOL_VERSION
             )

@@ -115,10 +115,8 @@ class Passthrough(PassthroughEnding):
             backend.transport.write(self._proxy_header(pool.app.send_proxy))
         self.phase = _TUNNEL
         lease.become_tunnel()
-        env, timed = self._env, self._timed
-        timed.deadline = at = now + pool.timeouts.first_byte
-        if at < timed.covered_from:
-            env.deadlines.look_sooner(timed)
+        env = self._env
+        env.deadlines.set(self._timed, now + pool.timeouts.first_byte)
         self._relay = relay = Relay(
             self.transport, backend.transport, self._alive, self._tunnel_ended, env.pipes
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from ipaddress import ip_address
+from socket import SocketType
 from typing import Any
 
 from twisted.internet import tcp
@@ -20,7 +21,6 @@ class EagerServer(Eager, tcp.Server):
     """The transport of an accepted connection.
 
     :ivar peer_address: Twisted's of the peer, once it is known.
-    :ivar has_no_delay: whether it has TCP_NODELAY already, for who would spare the call.
     :ivar local_port: what the peer connected to, if that is known without a question; else 0.
         Whoever has :meth:`getHost` tell something else says so here, too.
     """
@@ -48,7 +48,7 @@ class EagerServer(Eager, tcp.Server):
         self.server = server
         self.client = client
         self.sessionno = sessionno
-        self.has_no_delay: bool = getattr(server, "gives_no_delay", False)
+        self._has_no_delay: bool = getattr(server, "gives_no_delay", False)
         enter = getattr(reactor, "enter", None)
         if enter is not None:
             enter(self, fileno())
@@ -71,9 +71,9 @@ class EagerServer(Eager, tcp.Server):
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         # Everybody asks for it, and it comes with the port.
-        if bool(enabled) is not self.has_no_delay or not self.connected:
+        if bool(enabled) is not self._has_no_delay or not self.connected:
             super().setTcpNoDelay(enabled)
-            self.has_no_delay = bool(enabled)
+            self._has_no_delay = bool(enabled)
 
     @property
     def hostname(self) -> str:  # type: ignore[override]
@@ -95,9 +95,6 @@ def _ipv4_address(client: tuple[str, int]) -> IPv4Address:
     return made
 
 
-#: What :class:`socket.socket` is made from, in C alone: it has all that a transport asks of one (0.9 µs less
-#: for making and closing it).
-_Socket = socket.SocketType
 _STREAM = int(socket.SOCK_STREAM)
 
 #: Connections that a port accepts in one turn of the reactor; the others wait in the system's queue.
@@ -166,7 +163,8 @@ class EagerPort(tcp.Port):
                     super().doRead()  # type: ignore[no-untyped-call] # Twisted knows what to do, and meets it again
                     return
                 accepted += 1
-                made = _Socket(family, _STREAM, 0, descriptor)
+                # Of the C type alone: 0.9 µs less for making and closing it.
+                made = SocketType(family, _STREAM, 0, descriptor)
                 if is_ipv4:
                     address = _ipv4_address(client)
                 else:

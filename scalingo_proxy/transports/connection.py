@@ -144,13 +144,8 @@ class Eager(tcp.Connection):
             # Nothing to write: no need to ask whether that is possible.
             self.may_send = False
             self.disconnecting = 1
-            reactor: Any = self.reactor
-            if hasattr(reactor, "ends_of_turn"):
-                reactor.leave(self.fileno())
-                reactor.ends_of_turn.append(self._close)
-            else:
-                reactor.removeReader(self)
-                reactor.callLater(0, self._close)
+            self._poll_no_more()
+            self._soon(self._close)
             return
         self.may_send = False
         if self._writeDisconnected and self.connected and not self.disconnecting:

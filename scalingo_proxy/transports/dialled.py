@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import lru_cache, partial
+from socket import SocketType
 from typing import Any
 
 from twisted.internet import error, tcp
@@ -33,9 +34,6 @@ _THERE = frozenset((0, errno.EISCONN))
 _NOT_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 _NEVER_BLOCKING = int(socket.SOCK_STREAM) | _NOT_BLOCKING
 
-#: What :class:`socket.socket` is made from, in C alone: it has all that a transport asks of one.
-_Socket = socket.SocketType
-
 _IN_PROGRESS = errno.EINPROGRESS
 
 
@@ -48,8 +46,8 @@ class EagerClient(Eager, tcp.Client):
 
     _is_made = False
 
-    def createInternetSocket(self) -> socket.socket:
-        made = socket.socket(self.addressFamily, self.socketType | _NOT_BLOCKING)
+    def createInternetSocket(self) -> SocketType:
+        made = SocketType(self.addressFamily, _NEVER_BLOCKING)
         if not _NOT_BLOCKING:  # pragma: no cover - not on this platform
             made.setblocking(False)
         return made
@@ -232,13 +230,11 @@ class _DialledClient(EagerClient):
     def begin(self, protocol: Protocol) -> bool:
         """Connect; whether that was done at once, and *protocol* told."""
         try:
-            skt = _Socket(self.addressFamily, _NEVER_BLOCKING)
+            skt = self.createInternetSocket()
         except OSError as why:
             failed = error.ConnectBindError(why.errno, why.strerror)  # type: ignore[no-untyped-call]
             self.reactor.callLater(0, self.failIfNotConnected, failed)  # type: ignore[attr-defined]
             return False
-        if not _NOT_BLOCKING:  # pragma: no cover - not on this platform
-            skt.setblocking(False)
         self._begin(skt, self.reactor)
         connect, addr = skt.connect_ex, self.addr
         result = connect(addr)
